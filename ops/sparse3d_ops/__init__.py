@@ -1,0 +1,1 @@
+"""Kernels of sparse 3D perception on plain tensors: torch and numba only."""

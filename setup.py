@@ -1,0 +1,57 @@
+"""Package sparse3d (the framework) and sparse3d_ops (its kernels) in one distribution."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+REQUIRED = [
+    "torch>=2.4",
+    "mmengine-lite>=0.10.7,<0.11",
+    "numba>=0.60",
+    "numpy>=1.26,<3",
+    "scipy>=1.11",
+    "opencv-python-headless>=4.9",
+    "pyarrow>=14",
+    "safetensors>=0.4.3",
+    "matplotlib>=3.8",
+    "rich>=13",
+]
+
+EXTRAS = {
+    "cu120": ["spconv-cu120>=2.3.6"],
+    "cu126": ["spconv-cu126>=2.3.8"],
+    "triton": ["spconv-triton>=1.0"],
+    "image": ["timm>=1.0"],
+    "open3d": ["open3d>=0.18"],
+    "web": ["plotly>=5.20"],
+    "deploy": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
+    "mmdet3d": ["mmdet3d>=1.4"],
+}
+# nuscenes-devkit is the oracle of our metric. Its wheel pins numpy < 2 although it runs on numpy 2, so `make install`
+# installs it with --no-deps; what it needs at run time stands here.
+DEVKIT_NEEDS = ["pyquaternion>=0.9.9", "shapely>=2.0.3", "cachetools>=5", "tqdm>=4.60", "scikit-learn>=1.3", "pillow>=10"]
+EXTRAS["dev"] = [
+    *EXTRAS["web"],
+    *DEVKIT_NEEDS,
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "ruff>=0.6",
+    "mypy>=1.10",
+]
+
+setup(
+    name="sparse3d",
+    version="0.1.0",
+    description="Sparse 3D perception: LiDAR scans and surround cameras in, 3D boxes out",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=[*find_packages(include=["sparse3d", "sparse3d.*"]), *find_packages("ops")],
+    package_dir={"sparse3d": "sparse3d", "sparse3d_ops": "ops/sparse3d_ops"},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)

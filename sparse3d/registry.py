@@ -1,0 +1,18 @@
+"""Registries of sparse3d: children of mmengine's, so that components of either can be named in one config."""
+
+from mmengine.registry import DATASETS as _DATASETS
+from mmengine.registry import HOOKS as _HOOKS
+from mmengine.registry import LOOPS as _LOOPS
+from mmengine.registry import METRICS as _METRICS
+from mmengine.registry import MODELS as _MODELS
+from mmengine.registry import OPTIM_WRAPPERS as _OPTIM_WRAPPERS
+from mmengine.registry import TRANSFORMS as _TRANSFORMS
+from mmengine.registry import Registry
+
+MODELS = Registry("model", parent=_MODELS, scope="sparse3d", locations=["sparse3d.models"])
+DATASETS = Registry("dataset", parent=_DATASETS, scope="sparse3d", locations=["sparse3d.datasets"])
+TRANSFORMS = Registry("transform", parent=_TRANSFORMS, scope="sparse3d", locations=["sparse3d.datasets.transforms"])
+METRICS = Registry("metric", parent=_METRICS, scope="sparse3d", locations=["sparse3d.evaluation"])
+HOOKS = Registry("hook", parent=_HOOKS, scope="sparse3d", locations=["sparse3d.engine"])
+LOOPS = Registry("loop", parent=_LOOPS, scope="sparse3d", locations=["sparse3d.engine"])
+OPTIM_WRAPPERS = Registry("optim_wrapper", parent=_OPTIM_WRAPPERS, scope="sparse3d", locations=["sparse3d.engine"])

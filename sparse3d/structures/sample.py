@@ -1,0 +1,95 @@
+"""Sample: one frame on its way through the framework; Batch: what the network reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor
+
+from .cameras import Cameras
+from .frame import Frame
+
+
+class Sample(BaseDataElement):
+    """One frame: inputs, ground truth, predictions.
+
+    Data fields (each may be absent; use ``"gt" in sample``):
+        points: ``[P, F]`` float32 tensor, columns ``x, y, z, intensity, ...`` in metres, LiDAR frame.
+        images: ``[C, 3, H, W]`` tensor, or a list of ``[3, H, W]`` where sizes differ.
+        cameras: ``Cameras``.
+        gt: ``InstanceData`` with ``boxes`` (``Boxes3D`` with velocity), ``labels`` ``[N]`` int64 and
+            ``num_points`` ``[N]`` int64 (LiDAR points inside, as annotated).
+        pred: ``InstanceData`` with ``boxes`` (``Boxes3D``), ``scores`` ``[M]`` and ``labels`` ``[M]``, in the LiDAR
+            frame before augmentation.
+
+    Metainfo:
+        frame: the ``Frame`` of the index.
+        lidar_aug: 4x4 float64 array, LiDAR coordinates as recorded -> coordinates of ``points``.
+    """
+
+    @classmethod
+    def from_frame(cls, frame: Frame) -> Sample:
+        """Start a sample from its index record."""
+        return cls(metainfo={"frame": frame, "lidar_aug": np.eye(4)})
+
+    def replace(self, **fields: Any) -> Sample:
+        """Return a shallow copy with some data or metainfo fields replaced; ``self`` stays as it is."""
+        changed = Sample()
+        changed.set_metainfo({key: fields.pop(key, value) for key, value in self.metainfo_items()})
+        changed.set_data({**dict(self.items()), **fields})
+        return changed
+
+    def move_lidar(self, matrix: np.ndarray) -> Sample:
+        """Record a movement of the LiDAR frame (4x4, old -> new) in ``lidar_aug`` and in the cameras.
+
+        Points and boxes are left to the caller, who knows the movement in closed form.
+        """
+        fields: dict[str, Any] = {"lidar_aug": matrix @ self.lidar_aug}
+        if "cameras" in self:
+            fields["cameras"] = self.cameras.move_lidar(torch.as_tensor(matrix))
+        return self.replace(**fields)
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Points sorted into the cells of a grid; see ``sparse3d_ops.voxelize``.
+
+    Args:
+        coords: ``[V, 4]`` int32 ``(batch, z, y, x)``, ascending.
+        points: ``[P, F]`` float32, only the points that lie in a voxel.
+        point_to_voxel: ``[P]`` int64, row of ``coords`` for each point.
+        batch_size: number of samples, empty ones included.
+    """
+
+    coords: Tensor
+    points: Tensor
+    point_to_voxel: Tensor
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the network reads, on its device.
+
+    Args:
+        batch_size: number of samples.
+        points: ``[P, F]`` float32 of all samples, concatenated.
+        batch_index: ``[P]`` int64, sample of each point.
+        voxels: the points sorted into the config's grid, or None.
+        images: ``[B, C, 3, H, W]`` normalised, or None.
+        cameras: one ``Cameras`` a sample; empty without images.
+    """
+
+    batch_size: int
+    points: Tensor | None = None
+    batch_index: Tensor | None = None
+    voxels: Voxels | None = None
+    images: Tensor | None = None
+    cameras: tuple[Cameras, ...] = field(default=())
+
+
+__all__ = ["Batch", "InstanceData", "Sample", "Voxels"]
