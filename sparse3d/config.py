@@ -45,7 +45,7 @@ def _resolve(value: Any, entries: Mapping[str, Any], trail: tuple[str, ...]) -> 
     if isinstance(value, str) and value.startswith(REFERENCE):
         name = value[len(REFERENCE) :]
         if name not in entries:
-            near = get_close_matches(name, entries, n=3)
+            near = get_close_matches(name, entries, n=3, cutoff=0.5)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise KeyError(f"config: {'.'.join(trail)} refers to {value!r}, but there is no top-level {name!r}{hint}")
         if value in trail:

@@ -13,6 +13,11 @@ MODELS = Registry("model", parent=_MODELS, scope="sparse3d", locations=["sparse3
 DATASETS = Registry("dataset", parent=_DATASETS, scope="sparse3d", locations=["sparse3d.datasets"])
 TRANSFORMS = Registry("transform", parent=_TRANSFORMS, scope="sparse3d", locations=["sparse3d.datasets.transforms"])
 METRICS = Registry("metric", parent=_METRICS, scope="sparse3d", locations=["sparse3d.evaluation"])
-HOOKS = Registry("hook", parent=_HOOKS, scope="sparse3d", locations=["sparse3d.engine"])
-LOOPS = Registry("loop", parent=_LOOPS, scope="sparse3d", locations=["sparse3d.engine"])
+HOOKS = Registry(
+    "hook",
+    parent=_HOOKS,
+    scope="sparse3d",
+    locations=["sparse3d.engine", "sparse3d.clock", "sparse3d.progress", "sparse3d.visualization"],
+)
+LOOPS = Registry("loop", parent=_LOOPS, scope="sparse3d", locations=["sparse3d.clock"])
 OPTIM_WRAPPERS = Registry("optim_wrapper", parent=_OPTIM_WRAPPERS, scope="sparse3d", locations=["sparse3d.engine"])

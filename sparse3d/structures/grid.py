@@ -1,6 +1,6 @@
 """The voxel grid: the one source of every size in a config.
 
-    index(p) = floor((p - lower) / voxel_size)      shape = round((upper - lower) / voxel_size)
+index(p) = floor((p - lower) / voxel_size)      shape = round((upper - lower) / voxel_size)
 """
 
 from __future__ import annotations
@@ -73,8 +73,7 @@ class Grid:
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels ``(z, y, x)``."""
         x, y, z = (
-            round((high - low) / size)
-            for low, high, size in zip(self.lower, self.upper, self.voxel_size, strict=True)
+            round((high - low) / size) for low, high, size in zip(self.lower, self.upper, self.voxel_size, strict=True)
         )
         return z, y, x
 

@@ -1,0 +1,1 @@
+"""How a case of each kind is judged: every module here has `KINDS`, a dict from kind to `check(case)`."""
