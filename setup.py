@@ -31,7 +31,14 @@ EXTRAS = {
 }
 # nuscenes-devkit is the oracle of our metric. Its wheel pins numpy < 2 although it runs on numpy 2, so `make install`
 # installs it with --no-deps; what it needs at run time stands here.
-DEVKIT_NEEDS = ["pyquaternion>=0.9.9", "shapely>=2.0.3", "cachetools>=5", "tqdm>=4.60", "scikit-learn>=1.3", "pillow>=10"]
+DEVKIT_NEEDS = [
+    "pyquaternion>=0.9.9",
+    "shapely>=2.0.3",
+    "cachetools>=5",
+    "tqdm>=4.60",
+    "scikit-learn>=1.3",
+    "pillow>=10",
+]
 EXTRAS["dev"] = [
     *EXTRAS["web"],
     *DEVKIT_NEEDS,

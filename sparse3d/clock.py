@@ -42,6 +42,7 @@ class TimedTrainLoop(IterBasedTrainLoop):
             raise ValueError(f"TimedTrainLoop: max_seconds must be positive, got {max_seconds}")
         self.max_seconds = float(max_seconds)
         self._last_tick: float | None = None
+        self._started = False
 
     @property
     def elapsed(self) -> float:
@@ -55,13 +56,19 @@ class TimedTrainLoop(IterBasedTrainLoop):
         return min(1.0, max(self.elapsed / self.max_seconds, self._iter / self._max_iters))
 
     def run_iter(self, data_batch: Any) -> None:
-        """Train one iteration and look at the clock."""
+        """Train one iteration; when the time is used, it is the last one, and hooks see it as such."""
+        self._read_clock()
+        if self.elapsed >= self.max_seconds:
+            self._max_iters = self._iter + 1
         super().run_iter(data_batch)
+
+    def _read_clock(self) -> None:
         now = time.monotonic()
         if self._last_tick is not None:
             self.runner.message_hub.update_info(ELAPSED, self._agree(self.elapsed + now - self._last_tick))
-        self._last_tick = now
-        self.stop_training = self.stop_training or self.elapsed >= self.max_seconds
+        # The first iteration's time is left out: it compiles kernels and fills caches.
+        self._last_tick = now if self._started else None
+        self._started = True
 
     def _agree(self, seconds: float) -> float:
         """Let all processes follow the first one's clock: they must stop at the same iteration."""

@@ -58,7 +58,7 @@ class ProgressHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Advance the training bar and show the loss."""
-        loss = "" if outputs is None or "loss" not in outputs else f"  loss {float(outputs['loss']):.3f}"
+        loss = "" if outputs is None or "loss" not in outputs else f"  loss {outputs['loss'].item():.3f}"
         done = getattr(runner.train_loop, "progress", runner.iter + 1)
         self._update(f"training  iteration {runner.iter + 1}{loss}", done)
 

@@ -1,0 +1,45 @@
+"""What the command-line tools share: the options every run has, and how a config is read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from sparse3d.config import load_config
+
+CFG_OPTIONS_HELP = (
+    "overrides of the config as key=value, e.g. grid.voxel_size=[0.6,0.6,8] or train_dataloader.batch_size=4; "
+    "entries that are referred to as $name change wherever they are used"
+)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the config and its overrides."""
+    parser.add_argument("config", type=Path, help="config file, e.g. configs/demo/dsvt_pillar_demo.py")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help=CFG_OPTIONS_HELP
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add where and how to run."""
+    parser.add_argument("--work-dir", type=Path, help="folder for results (default: work_dirs/<config name>)")
+    parser.add_argument("--amp", action="store_true", help="mixed precision (bfloat16)")
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm"],
+        default="none",
+        help="'pytorch' under torchrun (NCCL on GPUs, gloo on a CPU), 'slurm' under srun",
+    )
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    """Read the config that the arguments name, with their overrides."""
+    return load_config(arguments.config, arguments.cfg_options)
+
+
+def work_dir(arguments: argparse.Namespace) -> Path:
+    """Return the folder for results."""
+    return arguments.work_dir or Path("work_dirs") / arguments.config.stem
