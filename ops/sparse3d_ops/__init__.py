@@ -1,1 +1,49 @@
-"""Kernels of sparse 3D perception on plain tensors: torch and numba only."""
+"""Kernels of sparse 3D perception on plain tensors: torch and numba only.
+
+Every operation is one public function that dispatches by the device of its tensors, and has a twin in plain torch,
+``<name>_reference`` in the same file: the definition, the oracle of the tests, and the path of devices other than the
+CPU.
+"""
+
+from .boxes import (
+    count_points_in_boxes,
+    iou_3d,
+    iou_3d_paired,
+    iou_bev,
+    nms_bev,
+    points_in_boxes,
+    points_in_boxes_mask,
+)
+from .coords import lookup, num_cells, pack, unique, unpack
+from .segment import Segments, segment_gather, segment_max, segment_mean, segment_sum
+from .voxelize import HardVoxelization, Voxelization, grid_shape, voxelize, voxelize_hard
+from .windows import SetPartition, Windows, partition_sets, partition_windows
+
+__all__ = [
+    "HardVoxelization",
+    "Segments",
+    "SetPartition",
+    "Voxelization",
+    "Windows",
+    "count_points_in_boxes",
+    "grid_shape",
+    "iou_3d",
+    "iou_3d_paired",
+    "iou_bev",
+    "lookup",
+    "nms_bev",
+    "num_cells",
+    "pack",
+    "partition_sets",
+    "partition_windows",
+    "points_in_boxes",
+    "points_in_boxes_mask",
+    "segment_gather",
+    "segment_max",
+    "segment_mean",
+    "segment_sum",
+    "unique",
+    "unpack",
+    "voxelize",
+    "voxelize_hard",
+]
