@@ -1,0 +1,7 @@
+"""Pictures of point clouds, boxes and camera images."""
+
+from .colors import class_colors, point_map
+from .draw import draw_bev, draw_cameras
+from .files import save_image
+
+__all__ = ["class_colors", "draw_bev", "draw_cameras", "point_map", "save_image"]
