@@ -21,9 +21,11 @@ DETECTION_CLASSES = (
     "barrier",
 )
 
-# Raw category -> detection class. Categories that are not named here take no part in detection.
+# Category -> detection class. Categories that are not named here take no part in detection. Info files of other
+# frameworks name the class in place of the raw category, so a class stands for itself.
 CATEGORY_TO_CLASS = MappingProxyType(
     {
+        **{name: name for name in DETECTION_CLASSES},
         "vehicle.car": "car",
         "vehicle.truck": "truck",
         "vehicle.trailer": "trailer",

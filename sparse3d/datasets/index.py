@@ -1,0 +1,153 @@
+"""The index of a data set: its frames in one versioned, memory-mapped Arrow file.
+
+A row is a frame, a column is a field of it. Rows are decoded when they are asked for, so an index opens at once however
+long it is, and the processes of a data loader share its pages. Sensor files are stored relative to the data root. A
+file is written under a temporary name and renamed at the end: what stands under its own name is complete.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from .. import __version__
+from ..structures import Frame
+from .index_schema import INDEX_VERSION, SCHEMA, decode_frame, encode_frames
+
+FRAMES_PER_BATCH = 64
+SUFFIX = ".tmp"
+CREATE = "create it again: python tools/create_data.py nuscenes --root DIR --version v1.0-..."
+
+
+def write_index(
+    path: str | os.PathLike, frames: Iterable[Frame], metadata: Mapping[str, str], data_root: str | os.PathLike
+) -> None:
+    """Write frames to an index; nothing stands at ``path`` until all of them are written.
+
+    Args:
+        path: the file to write.
+        frames: the frames in their order; they are taken one batch at a time.
+        metadata: what else the file says about itself: data set, version, split, checksum of the source.
+        data_root: folder that the sensor files' paths are stored relative to.
+
+    Raises:
+        ValueError: if a sensor file is not below ``data_root``.
+    """
+    with _writer(Path(path), metadata) as writer:
+        for batch in _batches(frames):
+            writer.write_batch(encode_frames(batch, Path(data_root)))
+
+
+def merge_indexes(path: str | os.PathLike, parts: Sequence[str | os.PathLike], metadata: Mapping[str, str]) -> None:
+    """Write the frames of several indexes of the same data root, one after the other, to a new index."""
+    with _writer(Path(path), metadata) as writer:
+        for part in parts:
+            reader = _open(Path(part))
+            for number in range(reader.num_record_batches):
+                writer.write_batch(reader.get_batch(number))
+
+
+def read_index_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """Return what an index says about itself.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no index, or one of another version.
+    """
+    return _metadata(_open(Path(path)))
+
+
+class FrameIndex(Sequence[Frame]):
+    """The frames of an index, decoded when they are asked for.
+
+    Args:
+        path: the Arrow file.
+        data_root: folder that holds `samples/` and `sweeps/`; the frames' paths are below it.
+
+    Raises:
+        FileNotFoundError: if the file or the folder is not there.
+        ValueError: if the file is no index, or one of another version.
+    """
+
+    def __init__(self, path: str | os.PathLike, data_root: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self.data_root = Path(data_root).absolute()
+        if not self.data_root.is_dir():
+            raise FileNotFoundError(
+                f"{self.data_root} is no folder; {self.path.name} holds paths relative to the data root: "
+                "if the data moved, pass its new folder as data_root"
+            )
+        reader = _open(self.path)
+        self.metadata = _metadata(reader)
+        self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, item: int) -> Frame:  # type: ignore[override]
+        """Decode frame ``item``; negative numbers count from the end."""
+        row = item + len(self) if item < 0 else item
+        if not 0 <= row < len(self):
+            raise IndexError(f"{self.path.name} holds {len(self)} frames, there is no frame {item}")
+        number = bisect_right(self._ends, row)
+        batch = self._batches[number]
+        return decode_frame(batch, row - self._ends[number] + batch.num_rows, self.data_root)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the two paths: a process that receives an index maps the file by itself."""
+        return FrameIndex, (self.path, self.data_root)
+
+
+def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    batch: list[Frame] = []
+    for frame in frames:
+        batch.append(frame)
+        if len(batch) == FRAMES_PER_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _writer(path: Path, metadata: Mapping[str, str]) -> Iterator[pa.ipc.RecordBatchFileWriter]:
+    """Write to a temporary file beside ``path`` that takes its name when all went well, and disappears when not."""
+    own = {"index_version": str(INDEX_VERSION), "sparse3d_version": __version__}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{SUFFIX}")
+    try:
+        with (
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, SCHEMA.with_metadata({**metadata, **own})) as writer,
+        ):
+            yield writer
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
+    """Map a file into memory and check that it is an index of this version."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no index; create it: python tools/create_data.py nuscenes ...")
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: no Arrow file ({error}); {CREATE}") from error
+    found = _metadata(reader).get("index_version")
+    if found != str(INDEX_VERSION):
+        raise ValueError(f"{path}: index version {found}, this sparse3d reads version {INDEX_VERSION}; {CREATE}")
+    if not reader.schema.equals(SCHEMA):
+        raise ValueError(f"{path}: the columns are not those of index version {INDEX_VERSION}; {CREATE}")
+    return reader
+
+
+def _metadata(reader: pa.ipc.RecordBatchFileReader) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
