@@ -1,1 +1,7 @@
 """Data sets: from raw tables to an index, and from the index to samples."""
+
+from .index import FrameIndex, write_index
+from .infos import read_mmdet3d_infos
+from .nuscenes import NuScenesDataset, SampleError
+
+__all__ = ["FrameIndex", "NuScenesDataset", "SampleError", "read_mmdet3d_infos", "write_index"]

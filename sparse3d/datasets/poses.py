@@ -41,14 +41,6 @@ def invert_poses(poses: np.ndarray) -> np.ndarray:
     return inverses
 
 
-def make_rigid(poses: np.ndarray) -> np.ndarray:
-    """Return ``poses`` ``[..., 4, 4]`` with the nearest rotation in place of a rounded one (by singular values)."""
-    left, _, right = np.linalg.svd(np.asarray(poses, dtype=np.float64)[..., :3, :3])
-    rigid = np.array(poses, dtype=np.float64)
-    rigid[..., :3, :3] = left @ right
-    return rigid
-
-
 def quaternion_product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the quaternions ``[..., 4]`` of the rotation ``second`` followed by ``first``."""
     a, b, c, d = np.moveaxis(np.asarray(first, dtype=np.float64), -1, 0)

@@ -1,0 +1,26 @@
+"""Transforms: callables ``(Sample, numpy Generator) -> Sample`` that return a changed copy of what they were given."""
+
+from .compose import Compose, build_transform
+from .geometry import RandomFlip, RandomRotate, RandomScale, RandomTranslate, move_boxes, move_world
+from .loading import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, frame_cameras, read_points
+from .selection import RangeFilter, ShufflePoints, select_instances
+
+__all__ = [
+    "Compose",
+    "LoadAnnotations",
+    "LoadCameras",
+    "LoadImages",
+    "LoadPoints",
+    "RandomFlip",
+    "RandomRotate",
+    "RandomScale",
+    "RandomTranslate",
+    "RangeFilter",
+    "ShufflePoints",
+    "build_transform",
+    "frame_cameras",
+    "move_boxes",
+    "move_world",
+    "read_points",
+    "select_instances",
+]

@@ -1,0 +1,44 @@
+"""Transforms one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ...registry import TRANSFORMS
+from ...structures import Sample
+
+Transform: TypeAlias = Callable[[Sample, np.random.Generator], Sample]
+
+
+@TRANSFORMS.register_module()
+class Compose:
+    """Apply transforms in their order.
+
+    Args:
+        transforms: callables ``(sample, rng) -> sample``, or the dicts of registered ones.
+    """
+
+    def __init__(self, transforms: Sequence[Mapping[str, Any] | Transform]) -> None:
+        self.transforms = [build_transform(transform) for transform in transforms]
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample after the last transform."""
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        return sample
+
+
+def build_transform(transform: Mapping[str, Any] | Transform) -> Transform:
+    """Return ``transform`` itself, or build it from its dict.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if isinstance(transform, Mapping):
+        return TRANSFORMS.build(dict(transform))
+    if not callable(transform):
+        raise TypeError(f"a transform must be a callable or a dict with its type, got {transform!r}")
+    return transform

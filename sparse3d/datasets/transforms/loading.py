@@ -1,0 +1,237 @@
+"""Reading the files of a frame into a sample: points, annotations, images, calibration.
+
+    points      [P, F + 1]      the chosen columns of the file, then the time lag t_key - t_scan in seconds
+    sweep       p_key = lidar2key p_sweep, after points on the own vehicle are removed in the sweep's own frame
+
+Loaders come first in a pipeline: they write coordinates as recorded, so nothing may have moved the sample before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from ...registry import TRANSFORMS
+from ...structures import Boxes3D, CameraImage, Cameras, Frame, InstanceData, LidarScan, Sample
+from ..nuscenes_schema import CATEGORY_TO_CLASS
+
+OWN_VEHICLE = 1.0  # metres: |x| and |y| below it are returns from the roof of the recording car
+MOVED_HINT = "if the data moved, pass the new data_root"
+
+
+# -- points -----------------------------------------------------------------------------------------------------------
+
+
+@TRANSFORMS.register_module()
+class LoadPoints:
+    """Set ``points`` ``[P, len(use) + 1]`` float32: the key frame and sweeps before it, in the key frame's coordinates.
+
+    The last column is the time lag in seconds, 0 for the key frame and growing with age.
+
+    Args:
+        num_features: float32 values a point in the files.
+        use: columns of the files to keep; they begin with x, y, z.
+        sweeps: scans before the key frame to add; where a frame has fewer, those it has.
+        random_sweeps: take a random choice of the frame's sweeps (newest first) instead of the nearest ones.
+        remove_close: drop points of the own vehicle (|x| < 1 m and |y| < 1 m) from sweeps.
+        remove_close_key: drop them from the key frame too.
+        pad_empty_sweeps: where a frame has no sweep at all, repeat the key frame in their place (lag 0), as published
+            nuScenes pipelines do.
+        time_lag: append the column of time lags.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is cut off, or one of its values is not finite.
+
+    Source: nuScenes' multi-sweep input, as in mmdetection3d's loaders; sweeps are moved by the exact rigid transform.
+    """
+
+    def __init__(
+        self,
+        num_features: int = 5,
+        use: Sequence[int] = (0, 1, 2, 3),
+        sweeps: int = 0,
+        *,
+        random_sweeps: bool = False,
+        remove_close: bool = True,
+        remove_close_key: bool = False,
+        pad_empty_sweeps: bool = False,
+        time_lag: bool = True,
+    ) -> None:
+        if tuple(use[:3]) != (0, 1, 2) or max(use) >= num_features or min(use) < 0:
+            raise ValueError(f"LoadPoints: use must begin with 0, 1, 2 and stay below {num_features}, got {tuple(use)}")
+        if sweeps < 0:
+            raise ValueError(f"LoadPoints: sweeps must be 0 or more, got {sweeps}")
+        self.num_features = num_features
+        self.use = list(use)
+        self.sweeps = sweeps
+        self.random_sweeps = random_sweeps
+        self.remove_close = remove_close
+        self.remove_close_key = remove_close_key
+        self.pad_empty_sweeps = pad_empty_sweeps
+        self.time_lag = time_lag
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample with ``points``."""
+        _require_unmoved(sample, "LoadPoints")
+        frame: Frame = sample.frame
+        key = self._read(frame.lidar, frame, remove_close=self.remove_close_key)
+        scans = [key] + [
+            self._read(sweep, frame, remove_close=self.remove_close) for sweep in self._choose(frame.sweeps, rng)
+        ]
+        if not frame.sweeps and self.pad_empty_sweeps:
+            scans += [_without_own_vehicle(key) if self.remove_close else key] * self.sweeps
+        return sample.replace(points=torch.from_numpy(np.concatenate(scans)))
+
+    def _choose(self, sweeps: tuple[LidarScan, ...], rng: np.random.Generator) -> Sequence[LidarScan]:
+        if not self.random_sweeps or len(sweeps) <= self.sweeps:
+            return sweeps[: self.sweeps]
+        rows = np.sort(rng.choice(len(sweeps), self.sweeps, replace=False))
+        return [sweeps[row] for row in rows]
+
+    def _read(self, scan: LidarScan, frame: Frame, *, remove_close: bool) -> np.ndarray:
+        """Return a scan ``[P, F]`` in the key frame's coordinates."""
+        if scan.num_features != self.num_features:
+            raise ValueError(f"{scan.path}: {scan.num_features} values a point, num_features is {self.num_features}")
+        points = read_points(scan.path, self.num_features)[:, self.use]
+        if remove_close:
+            points = _without_own_vehicle(points)
+        if scan is not frame.lidar:
+            turn, shift = scan.lidar2key[:3, :3], scan.lidar2key[:3, 3]
+            points[:, :3] = points[:, :3] @ turn.T + shift
+        if not self.time_lag:
+            return points
+        lag = np.full((len(points), 1), (frame.lidar.timestamp - scan.timestamp) * 1e-6, dtype=np.float32)
+        return np.concatenate([points, lag], axis=1)
+
+
+def read_points(path: str | os.PathLike, num_features: int) -> np.ndarray:
+    """Return the points ``[P, num_features]`` float32 of a raw file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if its size is no whole number of points, or a value is not finite.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such LiDAR file; {MOVED_HINT}")
+    size, point_size = os.path.getsize(path), 4 * num_features
+    if size % point_size:
+        raise ValueError(
+            f"{path}: {size} bytes are no whole number of points of {num_features} float32; is it cut off?"
+        )
+    points = np.fromfile(path, dtype=np.float32).reshape(-1, num_features)
+    broken = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    if len(broken):
+        raise ValueError(f"{path}: {len(broken)} points hold NaN or infinity, the first is point {broken[0]}")
+    return points
+
+
+def _without_own_vehicle(points: np.ndarray) -> np.ndarray:
+    close = (np.abs(points[:, :2]) < OWN_VEHICLE).all(axis=1)
+    return points[~close]
+
+
+# -- annotations ------------------------------------------------------------------------------------------------------
+
+
+@TRANSFORMS.register_module()
+class LoadAnnotations:
+    """Set ``gt``: ``boxes`` (``Boxes3D`` ``[N, 9]`` float32), ``labels`` ``[N]`` int64, ``num_points`` ``[N]`` int64.
+
+    Objects of no class are left out. A velocity is NaN where the data set knows none.
+
+    Args:
+        class_names: the classes; a label is a position in them.
+        min_points: leave out boxes with fewer annotated LiDAR points.
+
+    Raises:
+        ValueError: if the frame is not annotated.
+    """
+
+    def __init__(self, class_names: Sequence[str], min_points: int = 0) -> None:
+        self.label_of = {name: label for label, name in enumerate(class_names)}
+        self.min_points = min_points
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample with ``gt``."""
+        _require_unmoved(sample, "LoadAnnotations")
+        annotations = sample.frame.annotations
+        if annotations is None:
+            raise ValueError("the frame is not annotated (a test split?); leave LoadAnnotations out of the pipeline")
+        labels = np.array([self._label(category) for category in annotations.categories], dtype=np.int64)
+        wanted = (labels >= 0) & (annotations.num_lidar_points >= self.min_points)
+        gt = InstanceData(
+            boxes=Boxes3D(torch.from_numpy(annotations.boxes[wanted].astype(np.float32))),
+            labels=torch.from_numpy(labels[wanted]),
+            num_points=torch.from_numpy(annotations.num_lidar_points[wanted]),
+        )
+        return sample.replace(gt=gt)
+
+    def _label(self, category: str) -> int:
+        return self.label_of.get(CATEGORY_TO_CLASS.get(category, category), -1)
+
+
+# -- cameras ----------------------------------------------------------------------------------------------------------
+
+
+@TRANSFORMS.register_module()
+class LoadCameras:
+    """Set ``cameras`` from the frame's calibration, without reading an image."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample with ``cameras``."""
+        _require_unmoved(sample, type(self).__name__)
+        return sample.replace(cameras=frame_cameras(sample.frame))
+
+
+@TRANSFORMS.register_module()
+class LoadImages(LoadCameras):
+    """Set ``images`` (uint8 ``[C, 3, H, W]``, RGB; a list of ``[3, H, W]`` where sizes differ) and ``cameras``.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is no image, or not of the size that its calibration is for.
+    """
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample with ``images`` and ``cameras``."""
+        images = [torch.from_numpy(_read_image(camera)) for camera in sample.frame.cameras]
+        same_size = len({image.shape for image in images}) == 1
+        return super().__call__(sample, rng).replace(images=torch.stack(images) if same_size else images)
+
+
+def frame_cameras(frame: Frame) -> Cameras:
+    """Return the cameras of a frame as recorded; their timestamps are relative to its LiDAR, in seconds."""
+    cameras = frame.cameras
+    if not cameras:
+        raise ValueError("the frame has no camera")
+    return Cameras.create(
+        names=[camera.name for camera in cameras],
+        intrinsics=torch.from_numpy(np.stack([camera.intrinsic for camera in cameras])),
+        lidar2cam=torch.from_numpy(np.stack([camera.lidar2cam for camera in cameras])),
+        image_sizes=torch.tensor([(camera.height, camera.width) for camera in cameras]),
+        timestamps=torch.tensor([camera.timestamp - frame.lidar.timestamp for camera in cameras]).double() * 1e-6,
+    )
+
+
+def _read_image(camera: CameraImage) -> np.ndarray:
+    """Return ``[3, H, W]`` uint8, RGB."""
+    if not Path(camera.path).is_file():
+        raise FileNotFoundError(f"{camera.path}: no such image; {MOVED_HINT}")
+    image = cv2.imread(camera.path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError(f"{camera.path}: no readable image")
+    height, width = image.shape[:2]
+    if (height, width) != (camera.height, camera.width):
+        raise ValueError(f"{camera.path}: {width}x{height}, the calibration is for {camera.width}x{camera.height}")
+    return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
+
+
+def _require_unmoved(sample: Sample, name: str) -> None:
+    if not np.array_equal(sample.lidar_aug, np.eye(4)):
+        raise ValueError(f"{name} must come before every transform that moves the points")

@@ -1,0 +1,49 @@
+"""Choosing points and boxes: what lies in the grid, and in which order points come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...registry import TRANSFORMS
+from ...structures import Grid, InstanceData, Sample
+
+
+@TRANSFORMS.register_module()
+class RangeFilter:
+    """Keep the points in the grid's range, and the ground truth whose centre is in it (upper bound excluded).
+
+    Args:
+        grid: a ``Grid``, or the dict of its arguments (``"$grid"`` in a config).
+    """
+
+    def __init__(self, grid: Grid | Mapping[str, Any]) -> None:
+        self.grid = Grid.build(grid)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample with fewer ``points`` and a smaller ``gt``, where it has them."""
+        fields: dict[str, Any] = {}
+        if "points" in sample:
+            low, high = sample.points.new_tensor(self.grid.point_range).split(3)
+            xyz = sample.points[:, :3]
+            fields["points"] = sample.points[((xyz >= low) & (xyz < high)).all(dim=1)]
+        if "gt" in sample:
+            fields["gt"] = select_instances(sample.gt, sample.gt.boxes.in_range(self.grid.point_range))
+        return sample.replace(**fields)
+
+
+@TRANSFORMS.register_module()
+class ShufflePoints:
+    """Bring the points into a random order."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample with its ``points`` shuffled."""
+        return sample.replace(points=sample.points[torch.from_numpy(rng.permutation(len(sample.points)))])
+
+
+def select_instances(instances: InstanceData, mask: torch.Tensor) -> InstanceData:
+    """Return the instances where ``mask`` ``[N]`` is true; every field must be a tensor or ``Boxes3D``."""
+    return InstanceData(**{name: values[mask] for name, values in instances.items()})
