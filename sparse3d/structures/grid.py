@@ -5,13 +5,12 @@ index(p) = floor((p - lower) / voxel_size)      shape = round((upper - lower) / 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-SHAPE_TOLERANCE = 1e-3  # voxels; a range that misses a whole number of voxels by more is a mistake
+from sparse3d_ops import grid_shape
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,10 @@ class Grid:
         """Freeze the sequences and check that the numbers describe a grid."""
         object.__setattr__(self, "point_range", _floats("point_range", self.point_range, 6))
         object.__setattr__(self, "voxel_size", _floats("voxel_size", self.voxel_size, 3))
-        for axis, low, high, size in zip("xyz", self.lower, self.upper, self.voxel_size, strict=True):
-            if not (math.isfinite(low) and math.isfinite(high) and low < high and 0 < size < math.inf):
-                raise ValueError(f"Grid: axis {axis} has range [{low}, {high}) and voxel size {size}")
-            count = (high - low) / size
-            if abs(count - round(count)) > SHAPE_TOLERANCE:
-                raise ValueError(
-                    f"Grid: axis {axis}: range [{low}, {high}) is {count:.4f} voxels of {size} m; "
-                    "choose a range that is a whole number of voxels"
-                )
+        try:
+            grid_shape(self.point_range, self.voxel_size)
+        except ValueError as error:
+            raise ValueError(f"Grid: {error}") from error
         if self.stride < 1 or any(n % self.stride for n in self.bev_shape):
             raise ValueError(f"Grid: bird's-eye shape {self.bev_shape} (y, x) is not divisible by stride {self.stride}")
 
@@ -72,10 +66,7 @@ class Grid:
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels ``(z, y, x)``."""
-        x, y, z = (
-            round((high - low) / size) for low, high, size in zip(self.lower, self.upper, self.voxel_size, strict=True)
-        )
-        return z, y, x
+        return grid_shape(self.point_range, self.voxel_size)
 
     @property
     def bev_shape(self) -> tuple[int, int]:

@@ -1,0 +1,68 @@
+"""Prepare a data set: write its index, or write the synthetic data set.
+
+    python tools/create_data.py nuscenes --root data/nuscenes --version v1.0-trainval
+    python tools/create_data.py synthetic --root data/synthetic --scenes 40 --val-scenes 10 --frames 6
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sparse3d.datasets.create import create_nuscenes_index
+from sparse3d.datasets.synthetic import write_synthetic
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Prepare a data set.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_nuscenes(commands.add_parser("nuscenes", help="index nuScenes from its raw v1.0 tables"))
+    _add_synthetic(commands.add_parser("synthetic", help="write the procedural driving world in nuScenes' format"))
+    return parser.parse_args()
+
+
+def _add_nuscenes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds v1.0-*/, samples/ and sweeps/")
+    parser.add_argument("--version", required=True, help="v1.0-mini, v1.0-trainval or v1.0-test; mini, trainval, test do too")
+    parser.set_defaults(run=lambda arguments: create_nuscenes_index(arguments.root, arguments.version))
+
+
+def _add_synthetic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, required=True, help="folder to write; it must not hold anything else")
+    parser.add_argument("--scenes", type=int, default=40, help="training scenes (default: %(default)s)")
+    parser.add_argument("--val-scenes", type=int, default=10, help="held-out scenes (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=6, help="key frames a scene, 2 Hz (default: %(default)s)")
+    parser.add_argument("--sweeps", type=int, default=9, help="LiDAR sweeps between key frames (default: %(default)s)")
+    parser.add_argument("--image-scale", type=float, default=1.0, help="1 writes 1600x900 images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same bytes (default: %(default)s)")
+    parser.add_argument("--version", default="v1.0-trainval", help="name of the table folder (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--force", action="store_true", help="replace a synthetic data set that is already there")
+    parser.set_defaults(run=_synthetic)
+
+
+def _synthetic(arguments: argparse.Namespace) -> None:
+    write_synthetic(
+        arguments.root,
+        scenes=arguments.scenes,
+        val_scenes=arguments.val_scenes,
+        frames=arguments.frames,
+        sweeps=arguments.sweeps,
+        image_scale=arguments.image_scale,
+        seed=arguments.seed,
+        version=arguments.version,
+        workers=arguments.workers,
+        force=arguments.force,
+    )
+    create_nuscenes_index(arguments.root, arguments.version)
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = parse_arguments()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()
