@@ -17,7 +17,7 @@ from torch import Tensor
 from ._checks import INTEGERS, check_count, check_index, check_same_device, check_tensor
 
 MAX_EXTENT = 2**31 - 1  # a coordinate is an int32
-MAX_CELLS = 2**63 - 1
+MAX_CELLS = 2**63  # the last key is one less
 
 
 def num_cells(spatial_shape: Sequence[int], batch_size: int) -> int:

@@ -142,7 +142,7 @@ def segment_max(
 def segment_max_reference(values: Tensor, segments: Segments) -> Tensor:
     """``segment_max`` in plain torch: find the winning rows, then gather them."""
     if len(values) == 0:
-        return values.new_zeros(segments.num_segments, values.shape[1])
+        return segment_sum_reference(values, segments)
     index = segments.index[:, None].expand_as(values)
     shape = (segments.num_segments, values.shape[1])
     known = values.detach()

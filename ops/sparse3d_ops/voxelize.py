@@ -195,8 +195,7 @@ def voxelize_hard(
     Raises:
         ValueError: as ``voxelize``, and if a cap is less than 1.
     """
-    check_count("max_points", max_points, 1)
-    check_count("max_voxels", max_voxels, 1)
+    _check_caps(max_points, max_voxels)
     voxelization = voxelize(points, batch_index, point_range, voxel_size, batch_size)
     return _fill_slots(points, voxelization, batch_size, max_points, max_voxels)
 
@@ -211,6 +210,7 @@ def voxelize_hard_reference(
     max_voxels: int,
 ) -> HardVoxelization:
     """``voxelize_hard`` on top of ``voxelize_reference``."""
+    _check_caps(max_points, max_voxels)
     voxelization = voxelize_reference(points, batch_index, point_range, voxel_size, batch_size)
     return _fill_slots(points, voxelization, batch_size, max_points, max_voxels)
 
@@ -239,6 +239,11 @@ def _rank_in_sample(sample: Tensor, first: Tensor, batch_size: int) -> Tensor:
     rank = torch.empty_like(order)
     rank[order] = Segments.from_index(sample[order], batch_size).rank()
     return rank
+
+
+def _check_caps(max_points: int, max_voxels: int) -> None:
+    check_count("max_points", max_points, 1)
+    check_count("max_voxels", max_voxels, 1)
 
 
 def _check(

@@ -47,7 +47,7 @@ def iou_pairs(
 def nms(
     boxes: np.ndarray,  # [N, 7] float64, in descending score order
     labels: np.ndarray,  # [N] int64
-    samples: np.ndarray,  # [N] int64, not negative
+    samples: np.ndarray,  # [N] int64 in [0, N)
     threshold: float,
     max_output: int,
 ) -> np.ndarray:
@@ -56,7 +56,7 @@ def nms(
     keep = np.zeros(len(boxes), np.bool_)
     kept = np.empty(len(boxes), np.int64)
     num_kept = 0
-    num_in_sample = np.zeros(samples.max() + 1, np.int64)
+    num_in_sample = np.zeros(len(boxes), np.int64)
     for i in range(len(boxes)):
         if num_in_sample[samples[i]] >= max_output:
             continue
