@@ -5,7 +5,7 @@ Poses are 4x4 float64 and named `a2b` (frame a -> frame b). Paths are absolute. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -56,6 +56,17 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def select(self, mask: np.ndarray) -> Annotations:
+        """Return the objects where ``mask`` ``[N]`` is true."""
+        rows = np.flatnonzero(mask)
+        return Annotations(
+            **{
+                each.name: values[rows] if isinstance(values, np.ndarray) else tuple(values[row] for row in rows)
+                for each in fields(self)
+                for values in [getattr(self, each.name)]
+            }
+        )
 
 
 @dataclass(frozen=True)
