@@ -1,0 +1,194 @@
+"""Tables of boxes that the nuScenes metric reads, and the check of their contents.
+
+All columns are in the world frame: centres in metres, sizes (width, length, height), rotations as quaternions
+(w, x, y, z) of any length but zero, velocities in m/s, NaN where unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+
+MAX_BOXES_PER_SAMPLE = 500  # detections; the benchmark refuses more
+NO_ATTRIBUTE = -1
+
+COLUMNS: dict[str, tuple[tuple[int, ...], type]] = {
+    "sample": ((), np.int64),
+    "translation": ((3,), np.float64),
+    "size": ((3,), np.float64),
+    "rotation": ((4,), np.float64),
+    "velocity": ((2,), np.float64),
+    "label": ((), np.int64),
+    "attribute": ((), np.int64),
+    "num_points": ((), np.int64),
+    "score": ((), np.float64),
+}
+ROWS_IN_MESSAGE = 8
+
+Table = TypeVar("Table", bound="BoxTable")
+
+
+@dataclass(frozen=True, eq=False)
+class BoxTable:
+    """Boxes of many samples, one row a box; alone it describes bicycle racks.
+
+    Args:
+        sample: ``[N]`` int64, position of the sample.
+        translation: ``[N, 3]`` float64, centres in metres.
+        size: ``[N, 3]`` float64, width, length, height in metres.
+        rotation: ``[N, 4]`` float64, quaternions (w, x, y, z).
+
+    Raises:
+        ValueError: if a column has another shape, or numbers where whole numbers are expected.
+    """
+
+    sample: np.ndarray
+    translation: np.ndarray
+    size: np.ndarray
+    rotation: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Bring every column to its dtype and check its shape."""
+        rows = len(self.sample)
+        for column in fields(self):
+            name = f"{type(self).__name__}.{column.name}"
+            array = _column(name, getattr(self, column.name), rows, *COLUMNS[column.name])
+            object.__setattr__(self, column.name, array)
+
+    def take(self: Table, rows: np.ndarray) -> Table:
+        """Return the rows that a mask or an array of indices selects."""
+        return type(self)(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
+
+    @classmethod
+    def concatenate(cls: type[Table], tables: Sequence[Table]) -> Table:
+        """Join tables of one sample each: table ``i`` becomes sample ``i``."""
+        columns = {column.name: [getattr(table, column.name) for table in tables] for column in fields(cls)}
+        columns["sample"] = [np.full(len(table), index) for index, table in enumerate(tables)]
+        return cls(**{name: np.concatenate([_no_rows(name), *arrays]) for name, arrays in columns.items()})
+
+    @classmethod
+    def empty(cls: type[Table]) -> Table:
+        """Return a table without rows."""
+        return cls.concatenate([])
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectTable(BoxTable):
+    """Boxes with what annotated and detected objects share.
+
+    Args:
+        velocity: ``[N, 2]`` float64, m/s along x and y, NaN where unknown.
+        label: ``[N]`` int64, position in the class names.
+        attribute: ``[N]`` int64, position in the attribute names, ``NO_ATTRIBUTE`` for none.
+    """
+
+    velocity: np.ndarray
+    label: np.ndarray
+    attribute: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth(ObjectTable):
+    """Annotated objects.
+
+    Args:
+        num_points: ``[N]`` int64, LiDAR and radar points inside the box.
+    """
+
+    num_points: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Detections(ObjectTable):
+    """Detected objects.
+
+    Args:
+        score: ``[N]`` float64 in [0, 1].
+    """
+
+    score: np.ndarray
+
+
+def check_boxes(name: str, table: BoxTable, num_samples: int) -> None:
+    """Check samples, centres, sizes and rotations.
+
+    Raises:
+        ValueError: with ``name``, the column and the rows that are wrong.
+    """
+    reject(_outside(table.sample, 0, num_samples), f"{name}.sample", f"not in [0, {num_samples})")
+    for column in ("translation", "size", "rotation"):
+        reject(_not_finite(getattr(table, column)), f"{name}.{column}", "NaN or infinite")
+    reject((table.size <= 0).any(axis=1), f"{name}.size", "not positive")
+    reject((table.rotation == 0).all(axis=1), f"{name}.rotation", "a quaternion of length zero")
+
+
+def check_objects(name: str, table: ObjectTable, num_samples: int, num_classes: int, num_attributes: int) -> None:
+    """Check what ``check_boxes`` checks, velocities, labels and attributes.
+
+    Raises:
+        ValueError: with ``name``, the column and the rows that are wrong.
+    """
+    check_boxes(name, table, num_samples)
+    reject(np.isinf(table.velocity).any(axis=1), f"{name}.velocity", "infinite")
+    reject(_outside(table.label, 0, num_classes), f"{name}.label", f"not in [0, {num_classes})")
+    wrong = _outside(table.attribute, NO_ATTRIBUTE, num_attributes)
+    reject(wrong, f"{name}.attribute", f"not in [{NO_ATTRIBUTE}, {num_attributes})")
+
+
+def check_ground_truth(name: str, table: GroundTruth, num_samples: int, num_classes: int, num_attributes: int) -> None:
+    """Check what ``check_objects`` checks and the numbers of points.
+
+    Raises:
+        ValueError: with ``name``, the column and the rows that are wrong.
+    """
+    check_objects(name, table, num_samples, num_classes, num_attributes)
+    reject(table.num_points < 0, f"{name}.num_points", "negative")
+
+
+def check_detections(name: str, table: Detections, num_samples: int, num_classes: int, num_attributes: int) -> None:
+    """Check what ``check_objects`` checks, the scores and the number of boxes in each sample.
+
+    Raises:
+        ValueError: with ``name``, the column and the rows (or samples) that are wrong.
+    """
+    check_objects(name, table, num_samples, num_classes, num_attributes)
+    reject(~((table.score >= 0) & (table.score <= 1)), f"{name}.score", "not in [0, 1]")
+    counts = np.bincount(table.sample, minlength=num_samples)
+    problem = f"more than {MAX_BOXES_PER_SAMPLE} boxes"
+    reject(counts > MAX_BOXES_PER_SAMPLE, f"{name}", problem, of="sample")
+
+
+def reject(wrong: np.ndarray, name: str, problem: str, of: str = "row") -> None:
+    """Raise a ``ValueError`` that lists where ``wrong`` ``[N]`` is true, if it is anywhere."""
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        listed = ", ".join(map(str, rows[:ROWS_IN_MESSAGE])) + (", ..." if len(rows) > ROWS_IN_MESSAGE else "")
+        raise ValueError(f"{name}: {problem} in {of} {listed} ({len(rows)} of {len(wrong)})")
+
+
+def _column(name: str, values: Any, rows: int, tail: tuple[int, ...], dtype: type) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (rows, *tail):
+        raise ValueError(f"{name}: expected shape {(rows, *tail)}, got {array.shape}")
+    if dtype is np.int64 and array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"{name}: expected integers, got {array.dtype}")
+    return array.astype(dtype, copy=False)
+
+
+def _no_rows(name: str) -> np.ndarray:
+    tail, dtype = COLUMNS[name]
+    return np.zeros((0, *tail), dtype)
+
+
+def _outside(values: np.ndarray, low: int, high: int) -> np.ndarray:
+    return (values < low) | (values >= high)
+
+
+def _not_finite(values: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(values).all(axis=1)
