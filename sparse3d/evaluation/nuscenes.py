@@ -23,7 +23,15 @@ from types import MappingProxyType
 import numpy as np
 
 from ..datasets.nuscenes_schema import ATTRIBUTES, DETECTION_CLASSES
-from .nuscenes_boxes import BoxTable, Detections, GroundTruth, check_boxes, check_detections, check_ground_truth
+from .nuscenes_boxes import (
+    BoxTable,
+    Detections,
+    GroundTruth,
+    check_box_counts,
+    check_boxes,
+    check_detections,
+    check_ground_truth,
+)
 from .nuscenes_filter import CLASS_RANGES, has_points, in_range, outside_racks
 from .nuscenes_matching import ERRORS, match, pair_errors, rank
 
@@ -86,7 +94,7 @@ class NuScenesResult:
         return (MEAN_AP_WEIGHT * self.mean_ap + sum(scores)) / (MEAN_AP_WEIGHT + len(ERRORS))
 
     def to_dict(self) -> dict[str, float]:
-        """Return flat entries for logs: mAP, NDS, mATE, AP/car, AP@2.0/car, ATE/car; what is not defined is left out."""
+        """Return flat entries for logs: mAP, NDS, mATE, AP/car, AP@2.0/car, ATE/car; what is undefined is left out."""
         flat = {"mAP": self.mean_ap, "NDS": self.nd_score, "mAP_present": self.mean_ap_present}
         flat.update({f"m{SHORT_NAMES[error]}": value for error, value in self.tp_errors.items()})
         flat.update({f"AP/{name}": ap for name, ap in self.mean_dist_aps.items()})
@@ -173,6 +181,7 @@ def _check_tables(
     num_samples = len(ego_translations)
     check_ground_truth("ground_truth", ground_truth, num_samples, num_classes, num_attributes)
     check_detections("detections", detections, num_samples, num_classes, num_attributes)
+    check_box_counts("detections", detections, num_samples)
     check_boxes("bike_racks", racks, num_samples)
 
 

@@ -152,16 +152,23 @@ def check_ground_truth(name: str, table: GroundTruth, num_samples: int, num_clas
 
 
 def check_detections(name: str, table: Detections, num_samples: int, num_classes: int, num_attributes: int) -> None:
-    """Check what ``check_objects`` checks, the scores and the number of boxes in each sample.
+    """Check what ``check_objects`` checks and the scores.
 
     Raises:
-        ValueError: with ``name``, the column and the rows (or samples) that are wrong.
+        ValueError: with ``name``, the column and the rows that are wrong.
     """
     check_objects(name, table, num_samples, num_classes, num_attributes)
     reject(~((table.score >= 0) & (table.score <= 1)), f"{name}.score", "not in [0, 1]")
+
+
+def check_box_counts(name: str, table: Detections, num_samples: int) -> None:
+    """Check that no sample has more boxes than the benchmark accepts.
+
+    Raises:
+        ValueError: with ``name`` and the samples that have.
+    """
     counts = np.bincount(table.sample, minlength=num_samples)
-    problem = f"more than {MAX_BOXES_PER_SAMPLE} boxes"
-    reject(counts > MAX_BOXES_PER_SAMPLE, f"{name}", problem, of="sample")
+    reject(counts > MAX_BOXES_PER_SAMPLE, name, f"more than {MAX_BOXES_PER_SAMPLE} boxes", of="sample")
 
 
 def reject(wrong: np.ndarray, name: str, problem: str, of: str = "row") -> None:

@@ -84,8 +84,8 @@ def pair_errors(
 ) -> dict[str, np.ndarray]:
     """Return the errors of matched pairs of one class, each ``[M]`` float64, NaN where the ground truth is unknown.
 
-    Translation in metres (seen from above), scale as 1 - IoU of the aligned boxes, orientation in radians (modulo half a
-    turn where the class is ``symmetric``), velocity in m/s, attribute as 0 (equal) or 1.
+    Translation in metres (seen from above), scale as 1 - IoU of the aligned boxes, orientation in radians (modulo half
+    a turn where the class is ``symmetric``), velocity in m/s, attribute as 0 (equal) or 1.
     """
     unequal = (ground_truth.attribute != detections.attribute).astype(np.float64)
     return {
