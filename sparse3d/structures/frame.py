@@ -6,6 +6,7 @@ Poses are 4x4 float64 and named `a2b` (frame a -> frame b). Paths are absolute. 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -60,13 +61,11 @@ class Annotations:
     def select(self, mask: np.ndarray) -> Annotations:
         """Return the objects where ``mask`` ``[N]`` is true."""
         rows = np.flatnonzero(mask)
-        return Annotations(
-            **{
-                each.name: values[rows] if isinstance(values, np.ndarray) else tuple(values[row] for row in rows)
-                for each in fields(self)
-                for values in [getattr(self, each.name)]
-            }
-        )
+        return Annotations(**{each.name: _take(getattr(self, each.name), rows) for each in fields(self)})
+
+
+def _take(values: Any, rows: np.ndarray) -> Any:
+    return values[rows] if isinstance(values, np.ndarray) else tuple(values[row] for row in rows)
 
 
 @dataclass(frozen=True)
