@@ -296,8 +296,8 @@ class _AnnotationRecords:
         numbers = np.frombuffer(self.numbers, dtype=np.float64).reshape(-1, 12)
         seconds = 1e-6 * np.array([frame.timestamp for frame in key_frames.values()], dtype=np.float64)[frame_rows]
         velocities = self._velocities(numbers[:, :2], seconds)
-        ends = np.cumsum(np.bincount(frame_rows, minlength=len(key_frames))).tolist()
-        starts = [0, *ends[:-1]]
+        counts = np.bincount(frame_rows, minlength=len(key_frames))
+        ends = np.cumsum(counts)
         rows = order.tolist()
         return AnnotationColumns(
             tokens=[self.tokens[row] for row in rows],
@@ -310,7 +310,7 @@ class _AnnotationRecords:
             velocities=velocities[order],
             num_lidar_points=numbers[order, 10].astype(np.int64),
             num_radar_points=numbers[order, 11].astype(np.int64),
-            slices={token: slice(*bounds) for token, *bounds in zip(key_frames, starts, ends, strict=True)},
+            slices=dict(zip(key_frames, map(slice, (ends - counts).tolist(), ends.tolist()), strict=True)),
         )
 
     def _attribute(self, record: dict[str, Any]) -> str:
