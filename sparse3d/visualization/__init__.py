@@ -3,6 +3,15 @@
 from .colors import class_colors, point_map
 from .draw import draw_bev, draw_cameras
 from .files import save_image
+from .hook import VisualizationHook
 from .web import write_scene_html
 
-__all__ = ["class_colors", "draw_bev", "draw_cameras", "point_map", "save_image", "write_scene_html"]
+__all__ = [
+    "VisualizationHook",
+    "class_colors",
+    "draw_bev",
+    "draw_cameras",
+    "point_map",
+    "save_image",
+    "write_scene_html",
+]

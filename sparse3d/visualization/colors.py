@@ -35,8 +35,8 @@ GOLDEN_RATIO = 0.618034  # steps of this fraction of the colour circle never com
 
 POINT_MAPS = {
     "height": ("#3d5a80", "#4682a9", "#62b6b7", "#b5dfa7", "#f6f1cf"),
-    "intensity": ("#2b2d42", "#5c4d7d", "#b5608f", "#f4a582", "#fff3d6"),
-    "time": ("#f4f7fb", "#6fb7e9", "#3b6fb0", "#37467a", "#2d2a4a"),
+    "intensity": ("#54588a", "#7d5fa6", "#c2679a", "#f4a582", "#fff3d6"),
+    "time": ("#f4f7fb", "#6fb7e9", "#3b6fb0", "#41549a", "#4d4a80"),
 }
 MAP_LEVELS = 256
 

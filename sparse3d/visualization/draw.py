@@ -19,9 +19,8 @@ from matplotlib.colors import to_rgb
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from sparse3d.structures import Cameras
-from sparse3d.structures.boxes import EDGES
-
+from ..structures import Cameras
+from ..structures.boxes import EDGES
 from .canvas import DASHES, Canvas
 from .colors import BACKGROUND, GROUND_TRUTH, MUTED, class_colors, point_map, spread, to_levels
 from .objects import Objects, read_ground_truth, read_points, read_predictions

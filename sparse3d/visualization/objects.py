@@ -10,7 +10,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from sparse3d.structures import Boxes3D
+from ..structures import Boxes3D
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_hex
 
-from sparse3d.structures import Sample
-
+from ..structures import Sample
 from .colors import POINT_MAPS, class_colors, point_map, spread, to_levels
 from .files import write_file
 from .objects import Objects, read_ground_truth, read_points, read_predictions
 
 SCRIPTS = ("geometry.js", "orbit.js", "renderer.js", "scene.js")
-INTENSITY, LAG = 3, 4  # columns of the points
+INTENSITY, LAG = 3, 4  # columns of a cloud
 INT16_MAX = 32767
 DECIMALS = 4  # of box numbers and scores
 GROUND_SHARE = 0.1  # of the points lie below the height where the range rings are drawn
@@ -48,8 +47,8 @@ def write_scene_html(
 
     Args:
         path: the ``.html`` file; it replaces an older one in one step.
-        samples: one sample a frame. Each of ``points`` (``x, y, z, intensity, time lag``; later columns are not shown),
-            ``gt`` and ``pred`` may be absent; points and boxes are in the same frame.
+        samples: one sample a frame. Each of ``points`` (``x, y, z, intensity, ..., time lag``), ``gt`` and ``pred``
+            may be absent; points and boxes are in the same frame.
         class_names: names in the order of the labels.
         title: heading of the page.
         score_threshold: where the score slider starts; predictions below it are in the page as well.
@@ -99,11 +98,13 @@ def _scene(samples: Sequence[Sample], class_names: Sequence[str], score_threshol
 
 def _cloud(sample: Sample) -> np.ndarray:
     """Return ``[P, 5]`` float32 ``x, y, z, intensity, lag``; what a sample lacks is zero."""
-    cloud = np.zeros((0, 5), dtype=np.float32)
-    if "points" in sample:
-        points = read_points(sample.points)[:, :5]
-        cloud = np.pad(points, ((0, 0), (0, 5 - points.shape[1])))
-    return cloud
+    if "points" not in sample:
+        return np.zeros((0, 5), dtype=np.float32)
+    points = read_points(sample.points)
+    features = points.shape[1]
+    if features > 5:  # the time lag comes last
+        return points[:, [0, 1, 2, INTENSITY, features - 1]]
+    return np.pad(points, ((0, 0), (0, 5 - features)))
 
 
 def _name(sample: Sample, number: int) -> str:

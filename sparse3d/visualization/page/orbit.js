@@ -4,9 +4,9 @@ const FIELD_OF_VIEW = 50 * Math.PI / 180; // vertical
 const NEAR = 0.3, FAR = 3000;
 const STEEPEST = 89.9 * Math.PI / 180;
 const VIEWS = {
-  oblique: { azimuth: -Math.PI / 2, elevation: 0.72, distance: 78, target: [0, 4, 0] },
+  oblique: { azimuth: -1.7, elevation: 0.72, distance: 78, target: [0, 4, 0] },
   top: { azimuth: -Math.PI / 2, elevation: STEEPEST, distance: 118, target: [0, 0, 0] },
-  road: { azimuth: -Math.PI / 2, elevation: 0.22, distance: 26, target: [0, 6, 0] },
+  road: { azimuth: -1.65, elevation: 0.22, distance: 26, target: [0, 6, 0] },
 };
 
 const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
