@@ -146,7 +146,7 @@ def test_a_taken_object_does_not_block_a_farther_one() -> None:
     pair = objects([(0.0, 0.0), (0.1, 0.0)])
     aps = evaluate(truth, detections_of(pair, score=np.array([0.9, 0.8]))).label_aps["car"]
     assert aps[2.0] == pytest.approx(1)
-    assert aps[1.0] == pytest.approx(40 / 90)  # recalls 0.11 to 0.5 of 0.11 to 1
+    assert aps[1.0] == pytest.approx((39 * 0.9 + 0.4) / 81)  # precision 1 up to recall 0.49, and 0.5 at 0.5
 
 
 def test_distance_equal_to_a_threshold_is_no_match() -> None:
