@@ -1,0 +1,28 @@
+"""Networks: importing this package registers every model of sparse3d."""
+
+from .bev.residual import ResidualBEVBackbone
+from .bev.scatter import scatter_to_bev
+from .detector import Detector3D
+from .features import Features
+from .heads.center_decoder import CenterDecoder
+from .heads.center_head import CenterHead
+from .points.branch import PointBranch
+from .points.dsvt import DSVT
+from .points.voxel_encoder import DynamicVoxelEncoder
+from .preprocessor import Preprocessor
+from .targets.center_targets import CenterTargetAssigner, CenterTargets
+
+__all__ = [
+    "DSVT",
+    "CenterDecoder",
+    "CenterHead",
+    "CenterTargetAssigner",
+    "CenterTargets",
+    "Detector3D",
+    "DynamicVoxelEncoder",
+    "Features",
+    "PointBranch",
+    "Preprocessor",
+    "ResidualBEVBackbone",
+    "scatter_to_bev",
+]

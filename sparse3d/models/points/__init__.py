@@ -1,0 +1,1 @@
+"""The point branch: voxel encoders, sparse backbones."""

@@ -1,0 +1,95 @@
+"""The mechanism: a table of rules renames parameters, and every parameter of both sides has to be accounted for.
+
+A rule is `(pattern, replacement)`. The pattern is a regular expression that matches a whole official name; the first
+rule that matches wins; a replacement of None drops the entry on purpose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+Rules = Sequence[tuple[str, str | None]]
+State = dict[str, Tensor]
+
+COUNTER = "num_batches_tracked"  # of BatchNorm; only counts, and older checkpoints lack it
+
+
+def convert_names(state: Mapping[str, Tensor], rules: Rules) -> State:
+    """Rename the entries of a state dictionary.
+
+    Args:
+        state: official name -> tensor.
+        rules: see the top of the file.
+
+    Raises:
+        ValueError: if no rule matches a name, or two entries get the same name; all such names are listed.
+    """
+    converted: State = {}
+    problems = []
+    for name, value in state.items():
+        known, ours = _rename(name, rules)
+        if not known:
+            problems.append(f"no rule for {name}")
+        elif ours is not None and ours in converted:
+            problems.append(f"{name} becomes {ours}, which another entry already is")
+        elif ours is not None:
+            converted[ours] = value
+    _report("the checkpoint does not fit the table of names", problems)
+    return converted
+
+
+def load_converted(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a converted state into a module, in full.
+
+    Args:
+        module: takes the values, in its own dtype and on its own device.
+        state: every parameter and buffer by our name; BatchNorm's counters may be missing.
+
+    Raises:
+        ValueError: if an entry is missing, unexpected or of another shape; all of them are listed.
+    """
+    own = module.state_dict()
+    problems = [f"missing {name}" for name in own if name not in state and not name.endswith(COUNTER)]
+    problems += [f"unexpected {name}" for name in state if name not in own]
+    problems += [
+        f"{name}: the model has {list(own[name].shape)}, the checkpoint {list(value.shape)}"
+        for name, value in state.items()
+        if name in own and own[name].shape != value.shape
+    ]
+    _report(f"the checkpoint does not fit {type(module).__name__}", problems)
+    module.load_state_dict(dict(state), strict=False)
+
+
+def read_state(path: str | Path, key: str) -> State:
+    """Read a state dictionary from a file that may come from anywhere; nothing in it is executed.
+
+    Args:
+        path: a file written by ``torch.save``.
+        key: entry that holds the state dictionary, e.g. ``"model_state"``.
+
+    Raises:
+        ValueError: if the file holds no such entry.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(checkpoint, Mapping) or key not in checkpoint:
+        found = sorted(map(str, checkpoint)) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
+        raise ValueError(f"{path}: expected an entry {key!r}, found {found}")
+    return dict(checkpoint[key])
+
+
+def _rename(name: str, rules: Rules) -> tuple[bool, str | None]:
+    for pattern, replacement in rules:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return True, None if replacement is None else match.expand(replacement)
+    return False, None
+
+
+def _report(what: str, problems: Sequence[str]) -> None:
+    if problems:
+        raise ValueError("\n  ".join([f"{what}; {len(problems)} entries:", *problems]))

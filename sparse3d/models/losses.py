@@ -1,0 +1,55 @@
+"""Losses of the centre head, in float32.
+
+    focal   -1/n Σ  (1 - p)² log p             where the target is 1,  n = number of those cells, at least 1
+                    (1 - t)⁴ p² log(1 - p)     elsewhere
+    l1      Σ over codes of  weight / M · Σ over objects |prediction - target|,   unknown (NaN) targets left out
+    diou    mean of 1 - DIoU of boxes treated as axis-aligned
+
+Source: CornerNet (Law and Deng, ECCV 2018) eq. 1; CenterPoint (Yin et al., CVPR 2021); Distance-IoU (Zheng et al.,
+AAAI 2020).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PROBABILITY_MARGIN = 1e-4  # probabilities are kept this far from 0 and 1
+
+
+def gaussian_focal_loss(
+    logits: Tensor,  # [B, K, Y, X]
+    target: Tensor,  # [B, K, Y, X]
+) -> Tensor:
+    """Return the penalty-reduced focal loss (a scalar) of a heat map."""
+    p = logits.sigmoid().clamp(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
+    positive = target == 1
+    at_centers = (1 - p).square() * p.log()
+    elsewhere = (1 - target) ** 4 * p.square() * (1 - p).log()
+    return -torch.where(positive, at_centers, elsewhere).sum() / positive.sum().clamp(min=1)
+
+
+def code_l1_loss(
+    prediction: Tensor,  # [M, D]
+    target: Tensor,  # [M, D]
+    weights: Tensor,  # [D]
+) -> Tensor:
+    """Return the weighted L1 loss (a scalar) of regression codes; NaN targets count as met."""
+    known = ~target.isnan()
+    distance = (prediction - torch.where(known, target, prediction.detach())).abs()
+    return (distance.sum(dim=0) * weights).sum() / max(len(target), 1)
+
+
+def diou_loss(
+    prediction: Tensor,  # [M, 7+]
+    target: Tensor,  # [M, 7+]
+) -> Tensor:
+    """Return the mean of 1 - DIoU (a scalar, 0 without boxes), headings ignored, DIoU clamped to [-1, 1]."""
+    low, high = prediction[:, :3] - prediction[:, 3:6] / 2, prediction[:, :3] + prediction[:, 3:6] / 2
+    target_low, target_high = target[:, :3] - target[:, 3:6] / 2, target[:, :3] + target[:, 3:6] / 2
+    common = (torch.minimum(high, target_high) - torch.maximum(low, target_low)).clamp(min=0).prod(dim=1)
+    union = prediction[:, 3:6].prod(dim=1) + target[:, 3:6].prod(dim=1) - common
+    hull = torch.maximum(high, target_high) - torch.minimum(low, target_low)
+    distance = (target[:, :3] - prediction[:, :3]).square().sum(dim=1) / hull.square().sum(dim=1)
+    diou = (common / union - distance).clamp(-1, 1)
+    return (1 - diou).sum() / max(len(target), 1)

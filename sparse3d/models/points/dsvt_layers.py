@@ -1,0 +1,216 @@
+"""DSVT's blocks: attention over sets, and pooling between stages.
+
+    block, for layer i = 0, 1 with sets i of the block's layout:
+        q = k = x + position_i,   v = x           projected a voxel, then gathered into sets of T slots
+        a = MultiHeadAttention(q, k, v)           repeats hidden as keys; read back at each voxel's first slot
+        y = LN(x + a);   y = LN(y + FFN(y));   x = LN(x + y)
+    x = LN(x + the block's input)
+
+Projections commute with the gather, so they run on N voxels instead of S * T slots.
+
+Source: DSVT (Wang et al., CVPR 2023), sections 3.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparse3d_ops import segment_gather
+
+from ..layers.norm import RowNorm
+from .dsvt_partition import PooledVoxels, Sets
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+NUM_LAYERS = 2  # of a block: one over the y-major sets, one over the x-major sets
+POOLING_HEADS = 8
+
+
+class PositionEmbedding(nn.Sequential):
+    """MLP on in-window positions ``[N, dims]``: Linear, BatchNorm, ReLU, Linear -> ``[N, C]``."""
+
+    def __init__(self, dims: int, channels: int) -> None:
+        super().__init__(
+            nn.Linear(dims, channels), RowNorm(channels), nn.ReLU(inplace=True), nn.Linear(channels, channels)
+        )
+
+
+class PackedAttention(nn.Module):
+    """Multi-head attention with packed input projections.
+
+    Args:
+        channels: width C.
+        num_heads: heads; must divide C.
+
+    Raises:
+        ValueError: if the heads do not divide the width.
+    """
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(f"attention: width {channels} is not divisible by {num_heads} heads")
+        self.num_heads = num_heads
+        self.in_proj = nn.Linear(channels, 3 * channels)
+        self.out_proj = nn.Linear(channels, channels)
+        nn.init.zeros_(self.in_proj.bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def project_matched(self, x: Tensor) -> Tensor:
+        """Project what is matched ``[..., C]`` to queries and keys ``[..., 2 C]``."""
+        width = 2 * x.shape[-1]
+        return F.linear(x, self.in_proj.weight[:width], self.in_proj.bias[:width])
+
+    def project_values(self, x: Tensor) -> Tensor:
+        """Project ``[..., C]`` to values ``[..., C]``."""
+        width = 2 * x.shape[-1]
+        return F.linear(x, self.in_proj.weight[width:], self.in_proj.bias[width:])
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """Return ``[G, T, C]`` as ``[G, heads, T, C / heads]``."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class SetAttentionLayer(nn.Module):
+    """One encoder layer over one partition of the voxels.
+
+    Args:
+        channels: width C.
+        num_heads: attention heads.
+        ffn_channels: hidden width of the FFN.
+        dims: coordinates of a position, 2 or 3.
+        activation: of the FFN, ``"gelu"`` or ``"relu"``.
+    """
+
+    def __init__(self, channels: int, num_heads: int, ffn_channels: int, dims: int, activation: str) -> None:
+        super().__init__()
+        self.position = PositionEmbedding(dims, channels)
+        self.attention = PackedAttention(channels, num_heads)
+        self.linear1 = nn.Linear(channels, ffn_channels)
+        self.linear2 = nn.Linear(ffn_channels, channels)
+        self.activation = ACTIVATIONS[activation]
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.norm3 = nn.LayerNorm(channels)
+
+    def forward(
+        self,
+        x: Tensor,  # [N, C]
+        positions: Tensor,  # [N, dims]
+        sets: Sets,
+    ) -> Tensor:  # [N, C]
+        """Let the voxels of each set attend to one another."""
+        y = self.norm1(x + self._attend(x, self.position(positions), sets))
+        y = self.norm2(y + self.linear2(self.activation(self.linear1(y))))
+        return self.norm3(x + y)
+
+    def _attend(self, x: Tensor, position: Tensor, sets: Sets) -> Tensor:
+        matched = segment_gather(self.attention.project_matched(x + position), sets.slots)
+        values = segment_gather(self.attention.project_values(x), sets.slots)
+        query, key, value = (
+            self.attention.split_heads(part.unflatten(0, sets.mask.shape)) for part in (*matched.chunk(2, -1), values)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=~sets.mask[:, None, None])
+        return self.attention.out_proj(attended.transpose(1, 2).flatten(0, 1).flatten(1)[sets.first])
+
+
+class DSVTBlock(nn.Module):
+    """Two encoder layers over the two partitions of one window layout, and a residual norm.
+
+    Args: those of ``SetAttentionLayer``.
+    """
+
+    def __init__(self, channels: int, num_heads: int, ffn_channels: int, dims: int, activation: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            SetAttentionLayer(channels, num_heads, ffn_channels, dims, activation) for _ in range(NUM_LAYERS)
+        )
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(
+        self,
+        x: Tensor,  # [N, C]
+        positions: Sequence[Tensor],  # 2 x [N, dims]
+        sets: Sequence[Sets],  # 2
+    ) -> Tensor:  # [N, C]
+        """Run layer i with positions i over sets i."""
+        y = x
+        for layer, position, partition in zip(self.layers, positions, sets, strict=True):
+            y = layer(y, position, partition)
+        return self.norm(y + x)
+
+
+def fill_slots(
+    x: Tensor,  # [N, C]
+    pooled: PooledVoxels,
+    volume: int,
+) -> Tensor:  # [M, volume, C]
+    """Gather the children of each parent, zeros in empty slots."""
+    slots = x.new_zeros(len(pooled.coords) * volume, x.shape[1])
+    return slots.index_copy(0, pooled.parent * volume + pooled.slot, x).view(-1, volume, x.shape[1])
+
+
+class MaxPooling(nn.Module):
+    """Maximum over the slots of a parent; the zeros of empty slots take part, as published."""
+
+    def __init__(self, in_channels: int, out_channels: int, volume: int) -> None:
+        super().__init__()
+        _check_equal_widths(in_channels, out_channels)
+
+    def forward(self, slots: Tensor) -> Tensor:
+        """Map ``[M, volume, C]`` to ``[M, C]``."""
+        return slots.amax(dim=1)
+
+
+class LinearPooling(nn.Module):
+    """Linear without bias on the concatenated slots, then LayerNorm."""
+
+    def __init__(self, in_channels: int, out_channels: int, volume: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels * volume, out_channels, bias=False)
+        self.norm = nn.LayerNorm(out_channels)
+
+    def forward(self, slots: Tensor) -> Tensor:
+        """Map ``[M, volume, C]`` to ``[M, C']``."""
+        return self.norm(self.linear(slots.flatten(1)))
+
+
+class AttentionPooling(nn.Module):
+    """The maximum over the slots attends to the slots, then LayerNorm(attended + maximum).
+
+    As published, nothing is masked: an empty slot is a key of its slot's embedding alone and a value of zero.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, volume: int) -> None:
+        super().__init__()
+        _check_equal_widths(in_channels, out_channels)
+        self.attention = PackedAttention(in_channels, POOLING_HEADS)
+        self.slot_embedding = nn.Parameter(torch.empty(volume, in_channels))
+        self.norm = nn.LayerNorm(in_channels)
+
+    def forward(self, slots: Tensor) -> Tensor:
+        """Map ``[M, volume, C]`` to ``[M, C]``."""
+        top = slots.amax(dim=1, keepdim=True)
+        projections = zip(self.attention.in_proj.weight.chunk(3), self.attention.in_proj.bias.chunk(3), strict=True)
+        inputs = (top, slots + self.slot_embedding, slots)
+        query, key, value = (
+            self.attention.split_heads(F.linear(x, weight, bias))
+            for x, (weight, bias) in zip(inputs, projections, strict=True)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return self.norm(self.attention.out_proj(attended) + top)[:, 0]
+
+
+POOLINGS: dict[str, type[nn.Module]] = {
+    "attention": AttentionPooling,
+    "linear": LinearPooling,
+    "max": MaxPooling,
+}
+
+
+def _check_equal_widths(in_channels: int, out_channels: int) -> None:
+    if in_channels != out_channels:
+        raise ValueError(f"this pooling keeps the width, but the stages are {in_channels} and {out_channels} wide")

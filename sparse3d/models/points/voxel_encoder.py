@@ -1,0 +1,126 @@
+"""Dynamic voxel feature encoder: a small PointNet over the points of each voxel, no cap on points or voxels.
+
+Descriptor of a point p in voxel v, F + 6 (+ 1) numbers in this order, metres:
+
+    all F features of the point,   xyz - mean of v's points,   xyz - centre of v,   (|xyz|)
+
+Layer: Linear without bias -> BatchNorm -> ReLU -> maximum over the points of each voxel. Every layer but the last has
+half its nominal width and passes on [point's feature, its voxel's maximum]; the last one passes on the maximum alone.
+A layer's product with the broadcast half is taken once a voxel and then gathered, which is the same sum.
+
+Source: DSVT (Wang et al., CVPR 2023), after the dynamic voxelization of MVF (Zhou et al., CoRL 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from sparse3d.registry import MODELS
+from sparse3d.structures import Grid, Voxels
+from sparse3d_ops import Segments, segment_gather, segment_max, segment_mean
+
+from ..layers.norm import RowNorm
+from ..layers.precision import full_precision
+
+NORM = dict(eps=1e-3, momentum=0.01)
+NUM_OFFSETS = 6  # to the mean of the voxel's points, and to its centre
+
+
+@MODELS.register_module()
+class DynamicVoxelEncoder(BaseModule):
+    """Encode the points of each voxel into one feature; pillars are voxels as tall as the range.
+
+    Runs in float32 even under autocast: half precision cannot hold metres to the centimetre.
+
+    Args:
+        grid: the grid that the voxels were made with.
+        num_features: F, columns of the point tensor, ``x, y, z`` first.
+        channels: nominal widths of the layers, e.g. ``[128, 128]``; all but the last even.
+        with_distance: append the distance to the sensor.
+
+    Raises:
+        ValueError: if there is no layer, or a width that is halved is odd.
+    """
+
+    def __init__(
+        self,
+        grid: Grid | Mapping[str, Any],
+        num_features: int,
+        channels: Sequence[int],
+        with_distance: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if not channels or any(width % 2 for width in channels[:-1]):
+            raise ValueError(f"channels: expected at least one width, all but the last even, got {list(channels)}")
+        self.grid = Grid.build(grid)
+        self.num_features = num_features
+        self.with_distance = with_distance
+        self.out_channels = channels[-1]
+        widths_in = [num_features + NUM_OFFSETS + int(with_distance), *channels[:-1]]
+        widths_out = [*(width // 2 for width in channels[:-1]), channels[-1]]
+        self.layers = nn.ModuleList(VoxelLayer(a, b) for a, b in zip(widths_in, widths_out, strict=True))
+
+    @full_precision
+    def forward(self, voxels: Voxels) -> Tensor:
+        """Return the voxels' features ``[V, C]`` float32, in the order of ``voxels.coords``.
+
+        Raises:
+            ValueError: if the points have another number of columns.
+        """
+        points = voxels.points
+        if points.ndim != 2 or points.shape[1] != self.num_features:
+            raise ValueError(f"voxels.points: expected [P, {self.num_features}], got {list(points.shape)}")
+        segments = Segments.from_index(voxels.point_to_voxel, len(voxels.coords))
+        of_points, of_voxels = self._describe(points.float(), voxels.coords, segments), None
+        for layer in self.layers:
+            of_points = layer(of_points, of_voxels, segments)
+            of_voxels = segment_max(of_points, segments)
+        return of_voxels
+
+    def _describe(
+        self,
+        points: Tensor,  # [P, F]
+        coords: Tensor,  # [V, 4]
+        segments: Segments,
+    ) -> Tensor:  # [P, F + 6 (+ 1)]
+        xyz = points[:, :3].contiguous()
+        anchors = torch.cat([segment_mean(xyz, segments), self._centers(coords)], dim=1)
+        parts = [points, xyz.repeat(1, 2) - anchors[segments.index]]
+        if self.with_distance:
+            parts.append(xyz.norm(dim=1, keepdim=True))
+        return torch.cat(parts, dim=1)
+
+    def _centers(self, coords: Tensor) -> Tensor:
+        """Return the voxels' centres ``[V, 3]`` in metres."""
+        size = torch.tensor(self.grid.voxel_size, device=coords.device)
+        lower = torch.tensor(self.grid.lower, device=coords.device)
+        return coords[:, [3, 2, 1]] * size + (size / 2 + lower)
+
+
+class VoxelLayer(nn.Module):
+    """One layer up to the maximum: Linear, BatchNorm, ReLU on [point's feature, its voxel's feature]."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, out_channels, bias=False)
+        self.norm = RowNorm(out_channels, **NORM)
+
+    def forward(
+        self,
+        of_points: Tensor,  # [P, A]
+        of_voxels: Tensor | None,  # [V, B], A + B = in_channels
+        segments: Segments,
+    ) -> Tensor:  # [P, out_channels]
+        """Return the points' new features."""
+        width = of_points.shape[1]
+        product = F.linear(of_points, self.linear.weight[:, :width])
+        if of_voxels is not None:
+            product = product + segment_gather(F.linear(of_voxels, self.linear.weight[:, width:]), segments)
+        return F.relu(self.norm(product))

@@ -1,0 +1,147 @@
+"""CenterPoint's training targets: Gaussian heat maps and the regression codes of the centre cells.
+
+    c = clamp((xy - lower) / voxel size / stride, 0, size - 0.5)      cell = trunc(c)
+    codes: center = c - cell,  center_z = z,  dim = log (l, w, h),  rot = (cos yaw, sin yaw),  vel = (vx, vy),
+           axis = (cos 2 yaw, sin 2 yaw)
+    heat = max over objects of exp(-(du² + dv²) / (2 σ²)),   |du|, |dv| <= r,   σ = (2 r + 1) / 6
+
+Coordinates are computed in float32 in this order, as the published code does, so that cells are the same ones. The
+Gaussians of all objects are evaluated at once on their flattened patches and merged by a scattered maximum.
+
+Source: CenterPoint (Yin et al., CVPR 2021), section 4; the radius is CornerNet's (Law and Deng, ECCV 2018).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparse3d.structures import Boxes3D, Grid
+from sparse3d_ops import Segments
+
+
+@dataclass(frozen=True)
+class CenterTargets:
+    """Targets of one task group for a batch.
+
+    Args:
+        heatmap: ``[B, K, Y, X]`` float32 in ``[0, 1]``, 1 at the centre cells.
+        cells: ``[M]`` int64, centre cell ``(b * Y + y) * X + x`` of each object; two objects may share one.
+        codes: ``[M, 1 to 3]`` float32 for each branch, see the top of the file; ``vel`` is NaN where it is unknown.
+        boxes: ``[M, 7]`` float32, the objects themselves.
+    """
+
+    heatmap: Tensor
+    cells: Tensor
+    codes: dict[str, Tensor]
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
+class CenterTargetAssigner:
+    """Draws the targets of a task group.
+
+    Args:
+        grid: the grid; its stride gives the head's cells.
+        overlap: IoU that a box shifted by the radius still has.
+        min_radius: smallest radius of a Gaussian, in cells.
+        max_objects: objects of a sample beyond this number are left out, in the order of the ground truth.
+    """
+
+    grid: Grid
+    overlap: float = 0.1
+    min_radius: int = 2
+    max_objects: int = 500
+
+    def __call__(
+        self,
+        boxes: Boxes3D,  # N of all samples, sample after sample
+        labels: Tensor,  # [N]
+        batch_index: Tensor,  # [N]
+        num_classes: int,
+        batch_size: int,
+    ) -> CenterTargets:
+        """Draw the targets of a batch.
+
+        Args:
+            boxes: objects of the task group; those with l <= 0 or w <= 0 are left out, and those outside the grid
+                move to its border, as published (the data pipeline is where a range filter belongs).
+            labels: ``[N]`` int64 in ``[0, num_classes)``.
+            batch_index: ``[N]`` int64, ascending.
+            num_classes: K.
+            batch_size: B.
+        """
+        use = (Segments.from_index(batch_index, batch_size).rank() < self.max_objects) & (boxes.sizes[:, :2] > 0).all(1)
+        boxes, labels, batch_index = Boxes3D(boxes.tensor[use].float()), labels[use], batch_index[use]
+        centers = self._centers(boxes)
+        cells = centers.long()
+        heatmap = self._draw(cells, self._radii(boxes), batch_index * num_classes + labels, num_classes * batch_size)
+        height, width = self.grid.out_shape
+        return CenterTargets(
+            heatmap=heatmap.view(batch_size, num_classes, height, width),
+            cells=(batch_index * height + cells[:, 1]) * width + cells[:, 0],
+            codes=encode_boxes(boxes, centers - cells),
+            boxes=boxes.tensor[:, :7],
+        )
+
+    def _centers(self, boxes: Boxes3D) -> Tensor:
+        """Return the centres ``[N, 2]`` ``(x, y)`` in cells."""
+        lower, size = (boxes.tensor.new_tensor(values[:2]) for values in (self.grid.lower, self.grid.voxel_size))
+        last = boxes.tensor.new_tensor(self.grid.out_shape[::-1]) - 0.5
+        centers = (boxes.centers[:, :2] - lower) / size / self.grid.stride
+        return centers.clamp(min=torch.zeros_like(last), max=last)
+
+    def _radii(self, boxes: Boxes3D) -> Tensor:
+        """Return the radii ``[N]`` int64 in cells."""
+        size = boxes.tensor.new_tensor(self.grid.voxel_size[:2])
+        length, width = (boxes.sizes[:, :2] / size / self.grid.stride).unbind(1)
+        return published_radius(length, width, self.overlap).long().clamp(min=self.min_radius)
+
+    def _draw(self, cells: Tensor, radii: Tensor, maps: Tensor, num_maps: int) -> Tensor:
+        """Draw Gaussians at cells ``[N, 2]`` ``(x, y)`` on the flat maps ``[num_maps * Y * X]``."""
+        height, width = self.grid.out_shape
+        diameters = 2 * radii + 1
+        owner = torch.repeat_interleave(diameters.square())
+        place = Segments.from_index(owner, len(radii)).rank()
+        offset = torch.stack([place % diameters[owner], place // diameters[owner]], dim=1) - radii[owner, None]
+        x, y = (cells[owner] + offset).unbind(1)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        sigma = diameters[owner] / 6
+        heat = torch.exp(offset.square().sum(dim=1) / (-2 * sigma.square()))
+        target = (maps[owner] * height + y) * width + x
+        flat = heat.new_zeros(num_maps * height * width)
+        return flat.scatter_reduce(0, target[inside], heat[inside], "amax")
+
+
+def encode_boxes(boxes: Boxes3D, offsets: Tensor) -> dict[str, Tensor]:
+    """Return regression codes ``[N, 1 to 3]`` by branch; ``offsets`` ``[N, 2]`` place centres inside their cells."""
+    yaws = boxes.yaws
+    return {
+        "center": offsets,
+        "center_z": boxes.centers[:, 2:],
+        "dim": boxes.sizes.log(),
+        "rot": torch.stack([yaws.cos(), yaws.sin()], dim=1),
+        "vel": boxes.velocities,
+        "axis": torch.stack([(2 * yaws).cos(), (2 * yaws).sin()], dim=1),
+    }
+
+
+def published_radius(length: Tensor, width: Tensor, overlap: float) -> Tensor:
+    """Return CornerNet's radius ``[N]`` for boxes of ``length`` and ``width`` in cells, as the published code has it.
+
+    Of three cases (a box that is shifted, inside, around) the smallest root counts. The published code divides every
+    root by 2 instead of by 2 a, which makes the second and third cases too large; training recipes are tuned to it.
+    """
+    total, area = length + width, length * width
+    roots = [
+        _half_root(1, total, area * (1 - overlap) / (1 + overlap)),
+        _half_root(4, 2 * total, (1 - overlap) * area),
+        _half_root(4 * overlap, -2 * overlap * total, (overlap - 1) * area),
+    ]
+    return torch.stack(roots).amin(dim=0)
+
+
+def _half_root(a: float, b: Tensor, c: Tensor) -> Tensor:
+    return (b + (b.square() - 4 * a * c).sqrt()) / 2
