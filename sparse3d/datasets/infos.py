@@ -29,7 +29,7 @@ INFO_VERSION = "1.1"
 OTHER = "other"
 IMAGE_SIZE = (1600, 900)  # width, height
 
-PathOf = Callable[[str, str, str], str]
+PathOf = Callable[[str, str, str], str]  # (folder, channel, file name) -> absolute path
 
 
 def read_mmdet3d_infos(path: str | os.PathLike, data_root: str | os.PathLike) -> list[Frame]:
@@ -85,11 +85,14 @@ def _class_names(path: str | os.PathLike, metainfo: Mapping[str, Any]) -> dict[i
 
 
 def _layout(path: Path, data_root: Path, entries: Sequence[Mapping[str, Any]]) -> PathOf:
-    """Return the function (folder, channel, file name) -> absolute path."""
+    """Return where files are: in the data root, or beside the pickle."""
     root, beside = data_root.absolute(), path.absolute().parent
+    key_names = {os.path.basename(entry["lidar_points"]["lidar_path"]) for entry in entries}
 
     def in_root(folder: str, channel: str, name: str) -> str:
-        return str(root / folder / channel / os.path.basename(name))
+        # A sweep can be the key frame before; then its file is among the samples.
+        is_sample = os.path.basename(name) in key_names or "samples" in Path(name).parts
+        return str(root / ("samples" if is_sample else folder) / channel / os.path.basename(name))
 
     def flat(folder: str, channel: str, name: str) -> str:
         return str(beside / os.path.basename(name))
