@@ -32,7 +32,7 @@ from .nuscenes_boxes import (
     check_detections,
     check_ground_truth,
 )
-from .nuscenes_filter import CLASS_RANGES, has_points, in_range, outside_racks
+from .nuscenes_filter import CLASS_RANGES, has_points, is_scored
 from .nuscenes_matching import ERRORS, match, pair_errors, rank
 
 DISTANCE_THRESHOLDS = (0.5, 1.0, 2.0, 4.0)  # metres
@@ -148,11 +148,9 @@ def evaluate_detections(
     check_class_names(class_names)
     _check_tables(ground_truth, detections, racks, ego_translations, len(class_names), len(attribute_names))
 
-    ground_truth = ground_truth.take(has_points(ground_truth, min_points))
-    ground_truth = ground_truth.take(in_range(ground_truth, ego_translations, class_names))
-    ground_truth = ground_truth.take(outside_racks(ground_truth, racks, class_names))
-    detections = detections.take(in_range(detections, ego_translations, class_names))
-    detections = rank(detections.take(outside_racks(detections, racks, class_names)))
+    kept = is_scored(ground_truth, ego_translations, racks, class_names) & has_points(ground_truth, min_points)
+    ground_truth = ground_truth.take(kept)
+    detections = rank(detections.take(is_scored(detections, ego_translations, racks, class_names)))
     matches = match(ground_truth, detections, len(ego_translations), len(class_names), DISTANCE_THRESHOLDS)
     return _score(ground_truth, detections, matches, class_names)
 

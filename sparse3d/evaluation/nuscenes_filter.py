@@ -27,7 +27,22 @@ CLASS_RANGES = MappingProxyType(
 CYCLES = ("bicycle", "motorcycle")
 
 
-def in_range(
+def is_scored(
+    table: ObjectTable,
+    ego_translations: np.ndarray,  # [S, 3]
+    bike_racks: BoxTable,
+    class_names: Sequence[str],
+) -> np.ndarray:
+    """Return the mask ``[N]`` of boxes that are in the range of their class and are no cycles in a rack."""
+    return _in_range(table, ego_translations, class_names) & _outside_racks(table, bike_racks, class_names)
+
+
+def has_points(ground_truth: GroundTruth, min_points: int) -> np.ndarray:
+    """Return the mask ``[N]`` of objects with at least ``min_points`` LiDAR and radar points."""
+    return ground_truth.num_points >= min_points
+
+
+def _in_range(
     table: ObjectTable,
     ego_translations: np.ndarray,  # [S, 3]
     class_names: Sequence[str],
@@ -38,12 +53,7 @@ def in_range(
     return np.sqrt((offset**2).sum(axis=1)) < ranges[table.label]
 
 
-def has_points(ground_truth: GroundTruth, min_points: int) -> np.ndarray:
-    """Return the mask ``[N]`` of objects with at least ``min_points`` LiDAR and radar points."""
-    return ground_truth.num_points >= min_points
-
-
-def outside_racks(
+def _outside_racks(
     table: ObjectTable,
     bike_racks: BoxTable,
     class_names: Sequence[str],
