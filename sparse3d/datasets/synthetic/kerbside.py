@@ -12,6 +12,7 @@ from .shapes import pick
 from .street import CYCLE_WIDTH, PAVEMENT_WIDTH, STRIP_WIDTH, Street
 
 FURNITURE_LINE = 0.7  # metres from the kerb to the middle of lamps and trees
+MIN_PLOT = 10.0  # metres of street that anything behind the pavement needs
 
 
 def fill_strips(builder: Builder, street: Street, character: Character) -> None:
@@ -34,7 +35,7 @@ def fill_frontage(builder: Builder, street: Street, character: Character) -> Non
     for side in (1, -1):
         for begin, end in street.blocks(PAVEMENT_WIDTH + 1.0):
             s = begin
-            while s < end - 3:
+            while s < end - MIN_PLOT:
                 kind = kinds[builder.rng.choice(len(kinds), p=_shares(character.frontage))]
                 s += kind(builder, street, character, side, s, end - s) + builder.rng.exponential(character.gap)
 
@@ -55,7 +56,7 @@ def furnish_pavements(builder: Builder, street: Street) -> None:
             builder.decorate(scenery.traffic_light(), facing, (0.3, 0.3))
 
 
-# -- the strip -----------------------------------------------------------------------------------------------------------
+# -- the strip --------------------------------------------------------------------------------------------------
 
 
 def _parked_cars(builder: Builder, street: Street, direction: int, begin: float, end: float) -> None:
@@ -141,7 +142,7 @@ def _cones(builder: Builder, street: Street, direction: int, begin: float, end: 
         builder.stand(props.traffic_cone(rng), _beside(street, direction, s, line + rng.normal(0, 0.15)), parked=False)
 
 
-# -- behind the pavement -------------------------------------------------------------------------------------------------
+# -- behind the pavement --------------------------------------------------------------------------------------------------
 
 
 def _tower(builder: Builder, street: Street, character: Character, side: int, s: float, room: float) -> float:
@@ -177,7 +178,7 @@ def _trees(builder: Builder, street: Street, character: Character, side: int, s:
     return width
 
 
-def _line_of(make, builder: Builder, street: Street, side: int, s: float, room: float) -> float:  # noqa: ANN001
+def _line_of(make, builder: Builder, street: Street, side: int, s: float, room: float) -> float:
     rng = builder.rng
     width = min(rng.uniform(6, 18), room)
     builder.decorate(make(rng, width), _behind(street, side, s + width / 2, rng.uniform(0.3, 1.0)), (width, 0.8))
@@ -221,7 +222,7 @@ def _yard(builder: Builder, street: Street, character: Character, side: int, s: 
     return width
 
 
-# -- poses ---------------------------------------------------------------------------------------------------------------
+# -- poses --------------------------------------------------------------------------------------------------
 
 
 def _furnish(builder: Builder, street: Street, side: int, s: float, *, lamp: bool, trees: bool) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from ..nuscenes_schema import CAMERA_CHANNELS, LIDAR_CHANNEL
 from ..poses import quaternion_of
 from .annotation import Annotation, annotate
+from .camera import image_size, light_ground, render
 from .layout import build_world
 from .lidar import scan
 from .rig import CAMERAS, KEY_INTERVAL, LIDAR, SWEEP_INTERVAL, Mount, pose_matrix
 from .tables import Record, Tables, Tokens, link
-from .world import World
 
 EPOCH = 1_600_000_000_000_000  # microseconds; the first recording of a seed starts soon after
 SCENE_SPACING = 600_000_000  # microseconds between the starts of two scenes
+JPEG_QUALITY = 90
+LIGHT_DELAY = sum(camera.delay for camera in CAMERAS) // len(CAMERAS)  # one shadow map serves all cameras of a frame
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class _Recorder:
         for frame in range(self.job.frames):
             self._sweeps(frame)
             self._key_scan(frame)
+            self._pictures(frame)
         chains = [link(records) for records in (*self.streams.values(), *self.annotations.values())]
         streams = len(self.streams)
         return {
@@ -112,6 +116,17 @@ class _Recorder:
         self._write_scan(frame, offset, swept.points, key=True)
         for annotation in annotate(self.world, offset / 1e6, swept):
             self.annotations.setdefault(annotation.actor, []).append(self._annotation(frame, annotation))
+
+    def _pictures(self, frame: int) -> None:
+        start = frame * KEY_INTERVAL
+        ground = light_ground(self.world, (start + LIGHT_DELAY) / 1e6)
+        size = image_size(self.job.image_scale)
+        for camera in CAMERAS:
+            offset = start + camera.delay
+            image = render(self.world, camera, offset / 1e6, self.job.image_scale, ground)
+            path = self._data(frame, camera.name, offset, key=True, suffix="jpg", size=size)
+            if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+                raise OSError(f"cannot write {path}")
 
     def _write_scan(self, frame: int, offset: int, points: np.ndarray, *, key: bool) -> None:
         path = self._data(frame, LIDAR_CHANNEL, offset, key=key, suffix="pcd.bin", size=(0, 0))

@@ -8,7 +8,21 @@ from __future__ import annotations
 import numpy as np
 
 from .parts import (
-    BLACK, BRICK, FACADE, FENCE, GLASS, GREY, LEAVES, RETRO, ROOF, WHITE, Colour, Part, ball, box, pole,
+    BLACK,
+    BRICK,
+    FACADE,
+    FENCE,
+    GLASS,
+    GREY,
+    LEAVES,
+    RETRO,
+    ROOF,
+    WHITE,
+    Colour,
+    Part,
+    ball,
+    box,
+    pole,
 )  # fmt: skip
 from .shapes import pick, tint
 

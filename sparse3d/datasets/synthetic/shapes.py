@@ -31,7 +31,7 @@ class Shape:
         return cls(category, solids.shift(-middle), tuple(upper - lower + SLACK))
 
 
-def pick(rng: np.random.Generator, options: Sequence, weights: Sequence[float] | None = None):  # noqa: ANN201
+def pick(rng: np.random.Generator, options: Sequence, weights: Sequence[float] | None = None):
     """Draw one of the options, with the given relative weights."""
     chances = None if weights is None else np.asarray(weights, dtype=np.float64) / np.sum(weights)
     return options[rng.choice(len(options), p=chances)]

@@ -11,7 +11,21 @@ from __future__ import annotations
 import math
 
 from .parts import (
-    BANDS, BLOCKS, BRICK, CABIN, CARGO, COACH, FACADE, FENCE, GLASS, LEAVES, PAINT, PAVEMENT, RETRO, ROOF, WHEEL,
+    BANDS,
+    BLOCKS,
+    BRICK,
+    CABIN,
+    CARGO,
+    COACH,
+    FACADE,
+    FENCE,
+    GLASS,
+    LEAVES,
+    PAINT,
+    PAVEMENT,
+    RETRO,
+    ROOF,
+    WHEEL,
 )  # fmt: skip
 from .rays import BACK, BOTTOM, FRONT, LEFT, RIGHT, TOP, kernel
 from .street import CROSSWALK, CYCLE_WIDTH, PAVEMENT_WIDTH, STOP_LINE, STRIP_WIDTH

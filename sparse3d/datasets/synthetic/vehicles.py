@@ -8,7 +8,20 @@ from __future__ import annotations
 import numpy as np
 
 from .parts import (
-    BLACK, CABIN, CARGO, COACH, GLASS, GREY, PAINT, WHITE, Colour, Part, ball, box, pole, wheel,
+    BLACK,
+    CABIN,
+    CARGO,
+    COACH,
+    GLASS,
+    GREY,
+    PAINT,
+    WHITE,
+    Colour,
+    Part,
+    ball,
+    box,
+    pole,
+    wheel,
 )  # fmt: skip
 from .shapes import Shape, pick, tint
 
@@ -129,7 +142,7 @@ def construction_vehicle(rng: np.random.Generator) -> Shape:
     return Shape.fit("vehicle.construction", build(rng))
 
 
-# -- bodies --------------------------------------------------------------------------------------------------------------
+# -- bodies --------------------------------------------------------------------------------------------------
 
 
 def _axles(front: float, rear: float, width: float, radius: float, tyre: float) -> list[Part]:

@@ -140,7 +140,7 @@ def _write_map(root: Path) -> None:
     cv2.imwrite(str(path), np.zeros((64, 64), dtype=np.uint8))
 
 
-# -- arguments and target ------------------------------------------------------------------------------------------------
+# -- arguments and target --------------------------------------------------------------------------------------------------
 
 
 def _check(*, frames: int, seed: int, sweeps: int, image_scale: float, workers: int | None) -> None:
