@@ -110,7 +110,7 @@ def _relative(path: str, root: str) -> str:
     absolute = os.path.abspath(path)
     if not absolute.startswith(root):
         raise ValueError(f"{path} is not below the data root {root}; an index stores paths relative to it")
-    return Path(absolute[len(root) :]).as_posix()
+    return absolute[len(root) :].replace(os.sep, "/")
 
 
 def _annotation_columns(annotations: Annotations | None) -> dict[str, Any]:
