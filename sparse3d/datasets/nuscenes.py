@@ -90,7 +90,7 @@ class NuScenesDataset(Dataset):
     def _generator(self, item: int) -> np.random.Generator:
         if self.test_mode:
             return np.random.default_rng([self.seed, self.positions[item]])
-        return np.random.default_rng([self.seed, torch.randint(2**63 - 1, ()).item()])
+        return np.random.default_rng([self.seed, int(torch.randint(2**63 - 1, ()))])
 
     def _without_sparse_boxes(self, sample: Sample) -> Sample:
         if self.min_points == 0 or "gt" not in sample:

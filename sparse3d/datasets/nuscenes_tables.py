@@ -125,7 +125,7 @@ def load_tables(folder: Path, scenes: Collection[str], on_read: OnRead | None = 
     Args:
         folder: holds `sample.json` and the other tables.
         scenes: names of the wanted scenes.
-        on_read: called with the number of bytes of each piece that was read.
+        on_read: called with the number of characters of each piece that was read.
 
     Raises:
         FileNotFoundError: if a table is missing.

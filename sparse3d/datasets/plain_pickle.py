@@ -11,7 +11,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -101,7 +101,9 @@ def _new_scalar(dtype: _Dtype, data: bytes) -> np.generic:
     return np.frombuffer(data, dtype=dtype.value, count=1)[0]
 
 
-def _new_array_from_buffer(data: bytes, dtype: _Dtype, shape: tuple, order: str, *axes: None) -> np.ndarray:
+def _new_array_from_buffer(
+    data: bytes, dtype: _Dtype, shape: tuple, order: Literal["C", "F"], *axes: None
+) -> np.ndarray:
     if any(axis is not None for axis in axes):
         raise ValueError("a numpy array with permuted axes")
     return np.frombuffer(data, dtype=dtype.value).reshape(shape, order=order)

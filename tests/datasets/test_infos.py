@@ -125,10 +125,9 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pickles(tmp_path: Path, name: str, protocol: int) -> None:
     payload, message = HOSTILE[name]
+    message = message.replace("builtins", "(builtins|__builtin__)")  # as protocols before 3 call it
     path = _write(tmp_path, pickle.dumps(payload, protocol))
-    with pytest.raises(
-        UnsafePickleError, match=rf"infos\.pkl: refused to .*({message})".replace("builtins", "_*builtins?_*")
-    ):
+    with pytest.raises(UnsafePickleError, match=rf"infos\.pkl: refused to .*({message})"):
         load_plain_pickle(path)
 
 

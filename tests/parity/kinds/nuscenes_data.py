@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import torch
 
 from sparse3d.datasets import FrameIndex, read_mmdet3d_infos
 from sparse3d.datasets.create import create_nuscenes_index
-from sparse3d.datasets.nuscenes_schema import ATTRIBUTES, BICYCLE_RACK, CATEGORY_TO_CLASS, DETECTION_CLASSES
+from sparse3d.datasets.nuscenes_schema import CATEGORY_TO_CLASS, DETECTION_CLASSES
 from sparse3d.datasets.nuscenes_splits import split_scenes
 from sparse3d.datasets.transforms import frame_cameras, read_points
-from sparse3d.evaluation import BoxTable, GroundTruth, evaluate_detections
+from sparse3d.evaluation import BoxTable, GroundTruth, evaluate_detections, read_submission
 from sparse3d.evaluation.nuscenes_filter import CLASS_RANGES
-from sparse3d.evaluation.nuscenes_submission import read_submission
+from sparse3d.evaluation.nuscenes_world import world_bike_racks, world_ground_truth
 from sparse3d.structures import Annotations, Boxes3D, Frame
 from sparse3d_ops.boxes import count_points_in_boxes
 
@@ -121,10 +121,10 @@ def _check_evaluation(case: Any, frames: Mapping[str, Frame]) -> None:
     submission = read_submission(path, scored)
     ordered = [frames[token] for token in submission.sample_tokens]
     result = evaluate_detections(
-        _ground_truth(ordered),
+        GroundTruth.concatenate([world_ground_truth(frame, frame.annotations, DETECTION_CLASSES) for frame in ordered]),
         submission.detections,
         np.stack([frame.ego2global[:3, 3] for frame in ordered]),
-        bike_racks=_racks(ordered),
+        bike_racks=BoxTable.concatenate([world_bike_racks(frame.annotations) for frame in ordered]),
     )
     _near("mean_ap", result.mean_ap, expected["mean_ap"], EXACT)
     _near("nd_score", result.nd_score, expected["nd_score"], EXACT)
@@ -132,36 +132,6 @@ def _check_evaluation(case: Any, frames: Mapping[str, Frame]) -> None:
         _near(name, result.tp_errors[name], value, EXACT)
     for name, value in expected["mean_dist_aps"].items():
         _near(name, result.mean_dist_aps[name], value, EXACT)
-
-
-def _ground_truth(frames: list[Frame]) -> GroundTruth:
-    objects = [_select(frame, CATEGORY_TO_CLASS) for frame in frames]
-    classes = [CATEGORY_TO_CLASS[category] for each in objects for category in each.categories]
-    attributes = [name for each in objects for name in each.attributes]
-    return GroundTruth(
-        **_box_columns(objects),
-        velocity=np.concatenate([each.global_velocities for each in objects]),
-        label=np.array([DETECTION_CLASSES.index(name) for name in classes]),
-        attribute=np.array([ATTRIBUTES.index(name) if name else -1 for name in attributes]),
-        num_points=np.concatenate([each.num_lidar_points + each.num_radar_points for each in objects]),
-    )
-
-
-def _racks(frames: list[Frame]) -> BoxTable:
-    return BoxTable(**_box_columns([_select(frame, [BICYCLE_RACK]) for frame in frames]))
-
-
-def _select(frame: Frame, categories: Collection[str]) -> Annotations:
-    return frame.annotations.select(np.array([name in categories for name in frame.annotations.categories]))
-
-
-def _box_columns(objects: list[Annotations]) -> dict[str, np.ndarray]:
-    return {
-        "sample": np.repeat(np.arange(len(objects)), [len(each) for each in objects]),
-        "translation": np.concatenate([each.global_centers for each in objects]),
-        "size": np.concatenate([each.boxes[:, [4, 3, 5]] for each in objects]),
-        "rotation": np.concatenate([each.global_rotations for each in objects]),
-    }
 
 
 # -- the real frame ---------------------------------------------------------------------------------------------------
