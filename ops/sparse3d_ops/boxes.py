@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,7 +94,7 @@ def iou_3d_paired(
         return iou_3d_paired_reference(a, b)
     out = first.new_empty(len(first))
     bounds = threads.even(len(first), len(first) * STEPS_A_PAIR)
-    threads.run(kernels.iou_pairs, bounds, first.numpy(), second.numpy(), out.numpy())
+    threads.run(kernels.iou_pairs, bounds, _with_reach(first), _with_reach(second), out.numpy())
     return out.to(torch.promote_types(a.dtype, b.dtype))
 
 
@@ -139,7 +140,7 @@ def nms_bev(
         )
     limit = len(boxes) if max_output is None else max_output
     label, sample = groups.numpy()
-    return order[torch.from_numpy(kernels.nms(flat.numpy(), label, sample, threshold, limit))]
+    return order[torch.from_numpy(kernels.nms(_with_reach(flat), label, sample, threshold, limit))]
 
 
 def nms_bev_reference(
@@ -248,8 +249,13 @@ def _iou_matrix(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
         return _iou_matrix_reference(a, b).to(dtype)
     out = a.new_empty(len(a), len(b))
     bounds = threads.even(len(a), out.numel() * STEPS_A_PAIR)
-    threads.run(kernels.iou_matrix, bounds, a.numpy(), b.numpy(), out.numpy())
+    threads.run(kernels.iou_matrix, bounds, _with_reach(a), _with_reach(b), out.numpy())
     return out.to(dtype)
+
+
+def _with_reach(boxes: Tensor) -> np.ndarray:
+    """Append half the diagonal seen from above: two boxes farther apart than their reaches do not meet."""
+    return torch.cat([boxes, boxes[:, 3:5].norm(dim=1, keepdim=True) / 2], dim=1).numpy()
 
 
 def _iou_matrix_reference(a: Tensor, b: Tensor) -> Tensor:

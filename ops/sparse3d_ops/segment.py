@@ -207,7 +207,7 @@ class _Max(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, segments: Segments) -> Tensor:
         ctx.segments = segments
         out = values.new_empty(segments.num_segments, values.shape[1])
-        winners = torch.empty(out.shape, dtype=torch.int64)
+        winners = torch.empty(out.shape, dtype=torch.int32)
         _run(kernels.segment_max, segments, values.numel(), values, segments.order, segments.offsets, out, winners)
         ctx.save_for_backward(winners)
         return out

@@ -29,6 +29,7 @@ from .segment import Segments
 
 WHOLE_TOLERANCE = 1e-3  # voxels; a range that misses a whole number of voxels by more is a mistake
 MAX_COUNT = 2**24  # cells along an axis that float32 can still number
+STEPS_A_POINT = 8  # elementary steps of finding a point's cell
 
 
 @dataclass(frozen=True)
@@ -124,19 +125,17 @@ def voxelize(
         return voxelize_reference(
             points, batch_index, point_range, voxel_size, batch_size, keep_outside_z=keep_outside_z
         )
-    keys = torch.empty(len(points), dtype=torch.int64)
-    threads.run(
-        kernels.cell_keys,
-        threads.even(len(points), 8 * len(points)),
-        points.detach()[:, :3].float().contiguous().numpy(),
-        batch_index.contiguous().numpy(),
-        np.array([point_range[:3], point_range[3:], voxel_size], dtype=np.float32),
-        np.array(shape[::-1], dtype=np.int64),
-        keep_outside_z,
-        keys.numpy(),
-    )
-    unique, rows = kernels.rank_in_bitmap(keys.numpy(), num_cells(shape, batch_size))
-    return Voxelization(split_keys(torch.from_numpy(unique), shape), torch.from_numpy(rows))
+    bounds = np.array([point_range[:3], point_range[3:], voxel_size], dtype=np.float32)
+    extents = np.array(shape[::-1], dtype=np.int64)
+    keys = np.empty(len(points), dtype=np.int64)
+    arrays = (points.detach().float().contiguous().numpy(), batch_index.contiguous().numpy())
+    ranges = threads.even(len(points), len(points) * STEPS_A_POINT)
+    threads.run(kernels.cell_keys, ranges, *arrays, bounds, extents, keep_outside_z, keys)
+    unique, rows = kernels.rank_in_bitmap(keys, num_cells(shape, batch_size))
+    coords = torch.empty(len(unique), 4, dtype=torch.int32)
+    ranges = threads.even(len(unique), len(unique) * STEPS_A_POINT)
+    threads.run(kernels.split_keys, ranges, unique, extents, coords.numpy())
+    return Voxelization(coords, torch.from_numpy(rows))
 
 
 def voxelize_reference(

@@ -56,7 +56,7 @@ def segment_max(
     order: np.ndarray,  # [P] int64
     offsets: np.ndarray,  # [S + 1] int64
     out: np.ndarray,  # [S, C]
-    winners: np.ndarray,  # [S, C] int64
+    winners: np.ndarray,  # [S, C] int32
 ) -> None:
     """Write each segment's maximum and the first row that attains it; 0 and -1 for an empty one. NaN wins."""
     for segment in range(start, stop):
@@ -82,7 +82,7 @@ def scatter_to_winners(
     start: int,
     stop: int,
     gradients: np.ndarray,  # [S, C]
-    winners: np.ndarray,  # [S, C] int64
+    winners: np.ndarray,  # [S, C] int32
     order: np.ndarray,  # [P] int64
     offsets: np.ndarray,  # [S + 1] int64
     out: np.ndarray,  # [P, C], every row written

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-MAX_BITMAP_CELLS = 1 << 31  # 256 MiB of bits and as many of ranks; larger grids are sorted instead
+MAX_BITMAP_CELLS = 1 << 31  # 256 MiB of bits; larger grids are sorted instead
+BLOCK_BITS = 3  # log2 of the words in a block: 512 cells share one count, and one cache line of bits
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -38,7 +39,8 @@ def rank_in_bitmap(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted unique keys ``[V]`` and each key's row among them ``[P]`` (-1 for a skipped one).
 
-    One bit a cell; the row of a key is the number of bits set below its own.
+    One bit a cell; the row of a key is the number of bits set below its own: those of the blocks before its block, and
+    those before it in the block.
     """
     words = np.zeros((num_cells + 63) >> 6, np.uint64)
     for key in keys:
@@ -52,8 +54,10 @@ def rank_in_bitmap(
         if key < 0:
             rows[point] = -1
             continue
-        lower_bits = words[key >> 6] & ((np.uint64(1) << np.uint64(key & 63)) - np.uint64(1))
-        row = below[key >> 6] + _popcount(lower_bits)
+        row = below[key >> 6 >> BLOCK_BITS]
+        for word in range(key >> 6 >> BLOCK_BITS << BLOCK_BITS, key >> 6):
+            row += _popcount(words[word])
+        row += _popcount(words[key >> 6] & ((np.uint64(1) << np.uint64(key & 63)) - np.uint64(1)))
         rows[point] = row
         unique[row] = key
     return unique, rows
@@ -61,13 +65,33 @@ def rank_in_bitmap(
 
 @njit(cache=True, nogil=True)
 def _count_bits_below(words: np.ndarray) -> tuple[np.ndarray, np.int64]:
-    below = np.empty(len(words), np.int64)
+    """Return the number of bits set before each block of words, and that of all bits set."""
+    below = np.empty((len(words) >> BLOCK_BITS) + 1, np.int64)
     total = np.int64(0)
     for word in range(len(words)):
-        below[word] = total
+        if word & ((1 << BLOCK_BITS) - 1) == 0:
+            below[word >> BLOCK_BITS] = total
         if words[word] != 0:
             total += _popcount(words[word])
     return below, total
+
+
+@njit(cache=True, nogil=True)
+def split_keys(
+    start: int,
+    stop: int,
+    keys: np.ndarray,  # [V] int64
+    shape: np.ndarray,  # [3] int64 (x, y, z)
+    coords: np.ndarray,  # [V, 4] int32, out: (batch, z, y, x)
+) -> None:
+    """Write the voxel indices of keys."""
+    for voxel in range(start, stop):
+        key = keys[voxel]
+        for axis in range(3):
+            rest = key // shape[axis]
+            coords[voxel, 3 - axis] = key - rest * shape[axis]
+            key = rest
+        coords[voxel, 0] = key
 
 
 @njit(cache=True, nogil=True)
