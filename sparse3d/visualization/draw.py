@@ -31,6 +31,7 @@ RING_STEP = 20.0  # metres between range rings
 EXTENT_STEP = 10.0  # metres; an extent that is not given is a multiple of this
 POINT_SHARE = 0.9  # of the points lie inside an extent that is not given
 EMPTY_RADIUS = 50.0  # metres; shown where there is nothing to show
+NARROWEST = 0.8  # of the size; a narrower map stands in the middle of a picture of this width
 POINT_GAIN = 2.5  # above 1 makes a lone point, spread over up to four pixels, bright enough to see
 HEADING_REACH = 1.25  # the heading tick ends this many half lengths from the centre
 MIN_SPEED = 0.5  # m/s; slower objects get no arrow
@@ -91,8 +92,8 @@ def draw_bev(
     scale = size / max(x1 - x0, y1 - y0)
     width, height = round((x1 - x0) * scale), round((y1 - y0) * scale)
 
-    canvas = Canvas(width, height, class_names, unit=size / 1000)
-    axes = canvas.view((0, 0, width, height), (x0, x1), (y0, y1))
+    canvas = Canvas(max(width, round(NARROWEST * size)), height, class_names, unit=size / 1000)
+    axes = canvas.view(((canvas.width - width) // 2, 0, width, height), (x0, x1), (y0, y1))
     axes.imshow(_splat(cloud, (x0, y0, x1, y1), width, height), extent=(x0, x1, y0, y1), aspect="auto", zorder=1)
     _draw_rings(axes, (x0, y0, x1, y1), canvas.unit)
     colors = class_colors(class_names)

@@ -75,7 +75,7 @@ class VisualizationHook(Hook):
 
     def _write_pictures(self, sample: Sample) -> None:
         frame: Frame = sample.frame
-        style = dict(score_threshold=self.score_threshold, title=f"{frame.scene}   {frame.token}")
+        style = dict(score_threshold=self.score_threshold, title=f"{frame.scene}   {frame.token}".strip())
         boxes = (sample.get("gt"), sample.get("pred"), self.class_names)
         name = re.sub(r"[^\w.-]", "_", frame.token)
         points = sample.get("points", np.zeros((0, 3)))

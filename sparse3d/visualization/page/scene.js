@@ -153,13 +153,14 @@ function connectFrames() {
 function buildClasses() {
   scene.classes.forEach(({ name, color }, label) => {
     const button = document.createElement("button"), swatch = document.createElement("i"), text = document.createElement("span");
-    Object.assign(button, { type: "button", ariaPressed: "true" });
+    button.type = "button";
+    button.setAttribute("aria-pressed", "true");
     Object.assign(swatch.style, { borderColor: color, background: `${color}40` });
     text.textContent = name.replaceAll("_", " ");
     button.append(swatch, text, document.createElement("b"));
     button.addEventListener("click", () => {
       if (!state.hidden.delete(label)) state.hidden.add(label);
-      button.ariaPressed = String(!state.hidden.has(label));
+      button.setAttribute("aria-pressed", String(!state.hidden.has(label)));
       showBoxes();
     });
     element("classes").append(button);
