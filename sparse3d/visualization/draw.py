@@ -37,7 +37,6 @@ HEADING_REACH = 1.25  # the heading tick ends this many half lengths from the ce
 MIN_SPEED = 0.5  # m/s; slower objects get no arrow
 NEAR = 0.1  # metres in front of a camera where boxes are cut off
 FRONT_FACE = (0, 1, 2, 3)  # corners, in the order of CORNER_SIGNS
-VISIBLE = slice(4, None)
 GAP = 4  # pixels between camera images
 CAMERAS_A_ROW = 3
 CAMERA_ORDER = (
