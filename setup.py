@@ -25,7 +25,6 @@ EXTRAS = {
     "triton": ["spconv-triton>=1.0"],
     "image": ["timm>=1.0"],
     "open3d": ["open3d>=0.18"],
-    "web": ["plotly>=5.20"],
     "deploy": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
     "mmdet3d": ["mmdet3d>=1.4"],
 }
@@ -40,7 +39,6 @@ DEVKIT_NEEDS = [
     "pillow>=10",
 ]
 EXTRAS["dev"] = [
-    *EXTRAS["web"],
     *DEVKIT_NEEDS,
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -58,6 +56,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=[*find_packages(include=["sparse3d", "sparse3d.*"]), *find_packages("ops")],
+    package_data={"sparse3d.visualization": ["page/*"]},
     package_dir={"sparse3d": "sparse3d", "sparse3d_ops": "ops/sparse3d_ops"},
     install_requires=REQUIRED,
     extras_require=EXTRAS,

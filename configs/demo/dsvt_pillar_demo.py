@@ -1,0 +1,84 @@
+# A small DSVT pillar detector for the synthetic world: trained by the clock on two CPU cores (`make demo`).
+_base_ = ["../_base_/datasets/nuscenes_lidar.py", "../_base_/runtime.py"]
+
+data_root = "data/synthetic"
+grid = dict(point_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], voxel_size=[0.4, 0.4, 8.0], stride=2)
+
+load_points = dict(type="LoadPoints", sweeps=4)
+train_pipeline = [
+    "$load_points",
+    dict(type="LoadAnnotations", class_names="$class_names", min_points=1),
+    dict(type="RandomFlip", x=0.5, y=0.5),
+    dict(type="RandomRotate", angles=[-0.785398, 0.785398]),
+    dict(type="RandomScale", factors=[0.95, 1.05]),
+    dict(type="RangeFilter", grid="$grid"),
+]
+train_dataloader = dict(batch_size=2, num_workers=1)
+test_dataloader = dict(batch_size=1, num_workers=1)
+
+model = dict(
+    type="Detector3D",
+    data_preprocessor=dict(type="Preprocessor", grid="$grid", num_features="$num_point_features"),
+    point_branch=dict(
+        type="PointBranch",
+        grid="$grid",
+        voxel_encoder=dict(type="DynamicVoxelEncoder", grid="$grid", num_features="$num_point_features", channels=[32]),
+        backbone=dict(
+            type="DSVT",
+            grid="$grid",
+            stages=[
+                dict(
+                    channels=32,
+                    num_heads=4,
+                    ffn_channels=64,
+                    num_blocks=1,
+                    set_size=36,
+                    window_shape=(1, 12, 12),
+                    shifts=((0, 0, 0), (0, 6, 6)),
+                )
+            ],
+        ),
+        bev_backbone=dict(
+            type="ResidualBEVBackbone",
+            in_channels=32,
+            num_blocks=[1, 1, 1],
+            strides=[2, 2, 2],
+            channels=[32, 48, 64],
+            up_strides=[1, 2, 4],
+            up_channels=[32, 32, 32],
+        ),
+    ),
+    head=dict(
+        type="CenterHead",
+        grid="$grid",
+        class_names="$class_names",
+        tasks=["$class_names"],
+        in_channels=96,
+        shared_channels=32,
+        num_convs=1,
+        num_heatmap_convs=1,
+        extra_branches=["vel", "axis"],
+        loss_weights=dict(box=1.0),
+        code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2, 1.0, 1.0],
+        decoder=dict(
+            center_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0],
+            top_k=300,
+            score_threshold=0.02,
+            nms_threshold=0.2,
+            nms_quarter_turn=False,
+            max_per_sample=200,
+        ),
+    ),
+)
+
+train_cfg = dict(type="TimedTrainLoop", max_seconds=360, max_iters=20000)
+val_cfg = None
+val_dataloader = None
+val_evaluator = None
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=3e-4, betas=(0.95, 0.99), weight_decay=0.01),
+    clip_grad=dict(max_norm=10),
+)
+custom_hooks = [dict(type="OneCycleByProgress", peak_lr=3e-3), dict(type="ProgressHook")]
+default_hooks = dict(checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=-1, save_last=True))
