@@ -124,8 +124,8 @@ def check_boxes(name: str, table: BoxTable, num_samples: int) -> None:
     reject(_outside(table.sample, 0, num_samples), f"{name}.sample", f"not in [0, {num_samples})")
     for column in ("translation", "size", "rotation"):
         reject(_not_finite(getattr(table, column)), f"{name}.{column}", "NaN or infinite")
-    reject((table.size <= 0).any(axis=1), f"{name}.size", "not positive")
-    reject((table.rotation == 0).all(axis=1), f"{name}.rotation", "a quaternion of length zero")
+    reject(np.any(table.size <= 0, axis=1), f"{name}.size", "not positive")
+    reject(np.all(table.rotation == 0, axis=1), f"{name}.rotation", "a quaternion of length zero")
 
 
 def check_objects(name: str, table: ObjectTable, num_samples: int, num_classes: int, num_attributes: int) -> None:

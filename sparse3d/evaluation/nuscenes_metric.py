@@ -91,17 +91,39 @@ class NuScenesMetric(BaseMetric):
         Raises:
             ValueError: if only some of the frames are annotated, or none is and no result file is wanted.
         """
-        detections = Detections.concatenate([sample.detections for sample in results])
         if self.submission_path is not None:
-            tokens = tuple(sample.token for sample in results)
-            write_submission(self.submission_path, Submission(tokens, detections, self.class_names, self.modality))
-        annotated = [sample.ground_truth is not None for sample in results]
-        if not all(annotated):
-            self._check_unannotated(annotated)
-            return {}
-        result = self._evaluate(results, detections)
+            self._write(self.submission_path, results)
+            if results and all(sample.ground_truth is None for sample in results):
+                return {}
+        result = self.score(results)
         MMLogger.get_current_instance().info("nuScenes detection\n%s", result.table())
         return result.to_dict()
+
+    def score(self, results: list[ScoredSample]) -> NuScenesResult:
+        """Score what ``process`` kept in ``results``.
+
+        Raises:
+            ValueError: if a frame is not annotated.
+        """
+        ground_truth = [sample.ground_truth for sample in results if sample.ground_truth is not None]
+        if len(ground_truth) < len(results):
+            raise ValueError(
+                f"NuScenesMetric: {len(ground_truth)} of {len(results)} frames are annotated; to score, all must be; "
+                "if none is, give a submission_path to write the result file"
+            )
+        return evaluate_detections(
+            GroundTruth.concatenate(ground_truth),
+            Detections.concatenate([sample.detections for sample in results]),
+            np.array([sample.ego_translation for sample in results]).reshape(-1, 3),
+            self.class_names,
+            bike_racks=BoxTable.concatenate([sample.bike_racks for sample in results]),
+            min_points=self.min_points,
+        )
+
+    def _write(self, path: str | Path, results: list[ScoredSample]) -> None:
+        tokens = tuple(sample.token for sample in results)
+        detections = Detections.concatenate([sample.detections for sample in results])
+        write_submission(path, Submission(tokens, detections, self.class_names, self.modality))
 
     def _scored(self, frame: Frame, pred: Mapping[str, Any]) -> ScoredSample:
         annotations = frame.annotations
@@ -112,21 +134,3 @@ class NuScenesMetric(BaseMetric):
             ground_truth=None if annotations is None else world_ground_truth(frame, annotations, self.class_names),
             bike_racks=BoxTable.empty() if annotations is None else world_bike_racks(annotations),
         )
-
-    def _evaluate(self, results: list[ScoredSample], detections: Detections) -> NuScenesResult:
-        return evaluate_detections(
-            GroundTruth.concatenate([sample.ground_truth for sample in results]),
-            detections,
-            np.array([sample.ego_translation for sample in results]).reshape(-1, 3),
-            self.class_names,
-            bike_racks=BoxTable.concatenate([sample.bike_racks for sample in results]),
-            min_points=self.min_points,
-        )
-
-    def _check_unannotated(self, annotated: list[bool]) -> None:
-        if any(annotated):
-            raise ValueError(
-                f"NuScenesMetric: {sum(annotated)} of {len(annotated)} frames are annotated; score all or none"
-            )
-        if self.submission_path is None:
-            raise ValueError("NuScenesMetric: no frame is annotated: give a submission_path to write the result file")

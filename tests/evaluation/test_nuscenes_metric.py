@@ -176,6 +176,12 @@ def test_the_table_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "NDS 1.0000  mAP 1.0000" in lines[-1]
 
 
+def test_score_gives_the_whole_result() -> None:
+    metric = NuScenesMetric(DETECTION_CLASSES)
+    metric.process(None, [predict(make_frame()).to_dict()])
+    assert metric.score(metric.results).num_ground_truth == dict.fromkeys(DETECTION_CLASSES, 1)
+
+
 # -- result file -------------------------------------------------------------------------------------------------------
 
 
