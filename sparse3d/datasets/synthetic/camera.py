@@ -1,6 +1,7 @@
 """The cameras: pictures of the world by depth order, sunlight, shadows on the ground, haze and a sky.
 
-    colour = surface (skylight open + sunlight max(0, n . sun) lit) + reflected sky,   then haze, then a square root
+    colour = surface (skylight open + sunlight max(0, n . sun) lit) + reflected sky
+    pixel = sqrt(clear colour + (1 - clear) horizon),    clear = H / (H + distance)
 
 `lit` comes from a map of the ground with the shadows of everything near the car, `open` from one of what stands on the
 ground, blurred: the dark rim under a car.
@@ -14,16 +15,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .parts import CABIN, COACH, FACADE, GLASS, PAINT, PAVEMENT, Parts
-from .raster import ROAD, SKY, draw_ground, draw_parts, draw_shadows
-from .rays import kernel, surface_normal
+from .parts import CABIN, COACH, FACADE, GLASS, HULL, PAINT, PAVEMENT, Parts
+from .raster import FACES, ROAD, SKY, draw_ground, draw_parts, draw_shadows
+from .rays import TOP, inlined, kernel, surface_normal, turn_back
 from .rig import IMAGE_SIZE, Camera, pose_matrix
 from .street import street_table
-from .surfaces import noise, shade, shade_road
+from .surfaces import shade, shade_road
+from .textures import noise_tables, smooth_noise
 from .world import Look, World
 
 VIEW_DISTANCE = 190.0  # metres; what is farther is not drawn
-HAZE_DISTANCE = 420.0  # metres after which 63 % of the light is haze
+HAZE_DISTANCE = 420.0  # metres after which half of the light is haze
 SHADOW_CELL, SHADOW_REACH = 0.1, 64.0  # metres: resolution of the shadow map, and how far it reaches from the car
 CONTACT_HEIGHT = 0.35  # metres; what begins below darkens the ground it stands on
 
@@ -66,8 +68,8 @@ def trace(world: World, camera: Camera, time: float, scale: float) -> tuple[np.n
         scale: size of the image as a share of 1600x900.
 
     Returns:
-        Inverse depths ``[H, W]`` float32 in 1/m (0: sky), part numbers ``[H, W]`` int32 (`ROAD`, `SKY` or a row of the
-        parts), and the parts in camera axes.
+        Inverse depths ``[H, W]`` float32 in 1/m (0: sky), what is shown ``[H, W]`` int32 (`ROAD`, `SKY`, or `FACES`
+        times the part's number plus its face), and the parts in camera axes.
     """
     width, height = image_size(scale)
     cam2world = pose_matrix(world.ego_pose(time)) @ camera.mount.matrix
@@ -77,7 +79,7 @@ def trace(world: World, camera: Camera, time: float, scale: float) -> tuple[np.n
     depth, shown = np.zeros((height, width), dtype=np.float32), np.full((height, width), SKY, dtype=np.int32)
     intrinsic = camera.intrinsic(scale)
     draw_ground(rotation, origin[2], intrinsic, depth, shown)
-    draw_parts(seen, intrinsic, depth, shown)
+    draw_parts(noise_tables(), seen, intrinsic, depth, shown)
     return depth, shown, seen
 
 
@@ -87,8 +89,9 @@ def render(world: World, camera: Camera, time: float, scale: float, ground: Grou
     cam2world = pose_matrix(world.ego_pose(time)) @ camera.mount.matrix
     image = np.empty((*shown.shape, 3), dtype=np.uint8)
     light = _light_table(world.look)
-    place = (ground.maps, ground.origin, street_table(world.streets), world.look.asphalt)
-    _paint(image, depth, shown, parts, camera.intrinsic(scale), cam2world, light, place)
+    faces = _face_table(parts, cam2world, world.look.sun)
+    ground_tables = (ground.maps, ground.origin, street_table(world.streets), world.look.asphalt)
+    _paint(image, depth, shown, parts, faces, camera.intrinsic(scale), cam2world, light, ground_tables, noise_tables())
     return image
 
 
@@ -97,75 +100,80 @@ def _light_table(look: Look) -> np.ndarray:
     return np.stack([look.sun, look.sunlight, look.skylight, look.zenith, look.horizon, [look.cloudiness, 0, 0]])
 
 
+def _face_table(parts: Parts, cam2world: np.ndarray, sun: np.ndarray) -> np.ndarray:
+    """Return ``[P, 6, 5]`` of all faces of hulls: normal in camera axes, sunlight, upward part of the normal."""
+    normals = parts.planes[..., :3] @ parts.rotation.transpose(0, 2, 1)
+    lit = np.maximum(normals @ (sun @ cam2world[:3, :3]), 0.0)
+    return np.concatenate([normals, lit[..., None], (normals @ cam2world[2, :3])[..., None]], axis=2)
+
+
 @kernel
-def _paint(image, depth, shown, parts, intrinsic, cam2world, light, place):
-    maps, map_origin, streets, asphalt = place
+def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, ground, tables):
+    maps, map_origin, streets, asphalt = ground
     focal = intrinsic[0, 0]
-    sun = light[0]
+    sx, sy, sz = light[0, 0], light[0, 1], light[0, 2]
     for row in range(shown.shape[0]):
         y = (row - intrinsic[1, 2]) / intrinsic[1, 1]
         for column in range(shown.shape[1]):
             x = (column - intrinsic[0, 2]) / focal
-            part, inverse = shown[row, column], depth[row, column]
+            code, inverse = shown[row, column], depth[row, column]
             rx, ry, rz = _turn(cam2world, x, y, 1.0)
-            if part == SKY or inverse < 1e-4:
-                r, g, b = _sky(rx, ry, rz, light)
+            if code == SKY or inverse < 1e-4:
+                r, g, b = _sky(tables, rx, ry, rz, light)
                 _store(image, row, column, r, g, b)
                 continue
             far = 1.0 / inverse
-            fine = far / focal
-            wx, wy, wz = cam2world[0, 3] + far * rx, cam2world[1, 3] + far * ry, cam2world[2, 3] + far * rz
-            if part == ROAD:
-                r, g, b = shade_road(wx, wy, streets, asphalt, fine)[:3]
+            wx, wy = cam2world[0, 3] + far * rx, cam2world[1, 3] + far * ry
+            if code == ROAD:
+                r, g, b, _, _ = shade_road(tables, wx, wy, streets, asphalt, far / focal)
                 hidden, contact = _look_up(maps, map_origin, wx, wy)
-                lit, sheen, nz = sun[2] * (1 - hidden), 0.0, 1.0
+                lit, sheen, up = sz * (1 - hidden), 0.0, 1.0
             else:
-                r, g, b, lit, sheen, nz, top = _part_colour(parts, part, far * x, far * y, far, cam2world, sun, fine)
+                part, face = code // FACES, code % FACES
+                r, g, b, lit, sheen, up = _part_colour(
+                    tables, parts, faces, part, face, far * x, far * y, far, cam2world, light, far / focal
+                )
                 contact = 0.0
-                if top and parts.pattern[part] == PAVEMENT:
-                    lean = wz / sun[2]
-                    hidden, contact = _look_up(maps, map_origin, wx - lean * sun[0], wy - lean * sun[1])
+                if face == TOP and parts.pattern[part] == PAVEMENT:
+                    lean = (cam2world[2, 3] + far * rz) / sz
+                    hidden, contact = _look_up(maps, map_origin, wx - lean * sx, wy - lean * sy)
                     lit *= 1 - hidden
-            opening = (0.68 + 0.32 * nz) * (1 - 0.6 * contact)
-            haze = math.exp(-far / HAZE_DISTANCE)
-            r = (r * (light[2, 0] * opening + light[1, 0] * lit) + sheen * light[4, 0]) * haze + (1 - haze) * light[
-                4, 0
-            ]
-            g = (g * (light[2, 1] * opening + light[1, 1] * lit) + sheen * light[4, 1]) * haze + (1 - haze) * light[
-                4, 1
-            ]
-            b = (b * (light[2, 2] * opening + light[1, 2] * lit) + sheen * light[4, 2]) * haze + (1 - haze) * light[
-                4, 2
-            ]
+            opening = (0.68 + 0.32 * up) * (1 - 0.6 * contact)
+            clear = HAZE_DISTANCE / (HAZE_DISTANCE + far)
+            veil = 1 - clear + sheen * clear
+            r = r * (light[2, 0] * opening + light[1, 0] * lit) * clear + veil * light[4, 0]
+            g = g * (light[2, 1] * opening + light[1, 1] * lit) * clear + veil * light[4, 1]
+            b = b * (light[2, 2] * opening + light[1, 2] * lit) * clear + veil * light[4, 2]
             _store(image, row, column, r, g, b)
 
 
-@kernel
-def _part_colour(parts, part, cx, cy, cz, cam2world, sun, fine):
-    """Return surface colour, sunlight, share of reflected sky, upward part of the normal, and whether it is a top face."""
-    turn, center = parts.rotation[part], parts.center[part]
-    px, py, pz = cx - center[0], cy - center[1], cz - center[2]
-    x = turn[0, 0] * px + turn[1, 0] * py + turn[2, 0] * pz
-    y = turn[0, 1] * px + turn[1, 1] * py + turn[2, 1] * pz
-    z = turn[0, 2] * px + turn[1, 2] * py + turn[2, 2] * pz
-    half, pattern = parts.half[part], parts.pattern[part]
-    lx, ly, lz, face = surface_normal(parts.kind[part], x, y, z, half, parts.lean[part])
-    r, g, b, _, loss = shade(pattern, face, x, y, z, half, parts.colours[part], fine)
-    kx = turn[0, 0] * lx + turn[0, 1] * ly + turn[0, 2] * lz
-    ky = turn[1, 0] * lx + turn[1, 1] * ly + turn[1, 2] * lz
-    kz = turn[2, 0] * lx + turn[2, 1] * ly + turn[2, 2] * lz
-    nx, ny, nz = _turn(cam2world, kx, ky, kz)
-    sheen = 0.0
-    if pattern in (PAINT, CABIN, COACH, GLASS, FACADE):
-        grazing = 1 + (kx * cx + ky * cy + kz * cz) / math.sqrt(cx * cx + cy * cy + cz * cz)
+@inlined
+def _part_colour(tables, parts, faces, part, face, cx, cy, cz, cam2world, light, fine):
+    """Return surface colour, sunlight, share of reflected sky, and the upward part of the normal at a camera's point."""
+    px, py, pz = cx - parts.center[part, 0], cy - parts.center[part, 1], cz - parts.center[part, 2]
+    x, y, z = turn_back(parts.rotation, part, px, py, pz)
+    r, g, b, _, loss = shade(tables, parts, part, face, x, y, z, fine)
+    if parts.kind[part] != HULL:
+        nx, ny, nz, _ = surface_normal(parts, part, x, y, z)
+        turn = parts.rotation
+        kx = turn[part, 0, 0] * nx + turn[part, 0, 1] * ny + turn[part, 0, 2] * nz
+        ky = turn[part, 1, 0] * nx + turn[part, 1, 1] * ny + turn[part, 1, 2] * nz
+        kz = turn[part, 2, 0] * nx + turn[part, 2, 1] * ny + turn[part, 2, 2] * nz
+        nx, ny, nz = _turn(cam2world, kx, ky, kz)
+        return r, g, b, max(0.0, nx * light[0, 0] + ny * light[0, 1] + nz * light[0, 2]), 0.0, nz
+    lit, up, sheen = faces[part, face, 3], faces[part, face, 4], 0.0
+    pattern = parts.pattern[part]
+    if pattern == PAINT or pattern == CABIN or pattern == COACH or pattern == GLASS or pattern == FACADE:
+        toward = faces[part, face, 0] * cx + faces[part, face, 1] * cy + faces[part, face, 2] * cz
+        grazing = 1 + toward / math.sqrt(cx * cx + cy * cy + cz * cz)
         if loss > 0.45:
-            sheen = (0.1 + 0.5 * grazing * grazing * grazing) * (0.4 + 0.6 * max(0.0, nz + 0.6))
+            sheen = (0.1 + 0.5 * grazing * grazing * grazing) * (0.4 + 0.6 * max(0.0, up + 0.6))
         elif pattern != FACADE:
             sheen = 0.03 + 0.12 * grazing * grazing
-    return r, g, b, max(0.0, nx * sun[0] + ny * sun[1] + nz * sun[2]), sheen, nz, face == 4
+    return r, g, b, lit, sheen, up
 
 
-@kernel
+@inlined
 def _turn(matrix, x, y, z):
     return (
         matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z,
@@ -174,7 +182,7 @@ def _turn(matrix, x, y, z):
     )
 
 
-@kernel
+@inlined
 def _look_up(maps, origin, x, y):
     """Return both maps in 0..1 at a place, interpolated; 0 outside."""
     u, v = (x - origin[0]) / SHADOW_CELL, (y - origin[1]) / SHADOW_CELL
@@ -187,17 +195,18 @@ def _look_up(maps, origin, x, y):
     return first / 255.0, maps[j, i, 1] / 255.0
 
 
-@kernel
-def _sky(x, y, z, light):
+@inlined
+def _sky(tables, x, y, z, light):
     length = math.sqrt(x * x + y * y + z * z)
     up = max(z / length, 0.0)
-    share = 1 - (1 - up) ** 4
+    share = 1 - (1 - up) * (1 - up) * (1 - up) * (1 - up)
     r = light[4, 0] + share * (light[3, 0] - light[4, 0])
     g = light[4, 1] + share * (light[3, 1] - light[4, 1])
     b = light[4, 2] + share * (light[3, 2] - light[4, 2])
     if up > 0.02:  # clouds drift on a plane high above
         u, v = 1.6 * x / (z + 0.08 * length), 1.6 * y / (z + 0.08 * length)
-        cover = 0.6 * noise(u, v) + 0.28 * noise(2.7 * u, 2.7 * v) + 0.12 * noise(7 * u, 7 * v)
+        cover = 0.6 * smooth_noise(tables, u, v) + 0.28 * smooth_noise(tables, 2.7 * u, 2.7 * v)
+        cover += 0.12 * smooth_noise(tables, 7 * u, 7 * v)
         cloud = min(1.0, max(0.0, 3.0 * (cover - 0.62 + 0.35 * light[5, 0]))) * min(1.0, 8 * up)
         white = 0.9 - 0.25 * light[5, 0]
         r, g, b = r + cloud * (white - r), g + cloud * (white - g), b + cloud * (white + 0.02 - b)
@@ -208,7 +217,7 @@ def _sky(x, y, z, light):
     return r, g, b
 
 
-@kernel
+@inlined
 def _store(image, row, column, r, g, b):
     image[row, column, 0] = np.uint8(255 * math.sqrt(min(1.0, max(0.0, b))))
     image[row, column, 1] = np.uint8(255 * math.sqrt(min(1.0, max(0.0, g))))

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .parts import Parts, hull_corners
-from .rays import distance_to_part, kernel, surface_normal
+from .rays import distance_to_part, inlined, kernel, surface_normal, turn_back
 from .rig import BEAMS, COLUMNS, ELEVATIONS, FIRST_AZIMUTH, LIDAR, MAX_RANGE, SWEEP_INTERVAL, pose_matrix
 from .street import street_table
 from .surfaces import shade, shade_road
+from .textures import noise_tables
 from .world import World
 
 RANGE_NOISE = 0.02  # metres, standard deviation
@@ -62,9 +63,9 @@ def scan(world: World, stamp: float, rng: np.random.Generator) -> Scan:
     noise = rng.standard_normal((COLUMNS, BEAMS), dtype=np.float32) * np.float32(RANGE_NOISE)
     offsets = (np.arange(COLUMNS) + 0.5 - COLUMNS / 2) / COLUMNS * REVOLUTION
     depth, hit, aimed, met = _cast(origins, directions, offsets, parts, velocities, windows, len(world.actors))
-    tables = (street_table(world.streets), world.look.asphalt)
+    ground = (noise_tables(), street_table(world.streets), world.look.asphalt)
     positions, intensity, kept = _return(
-        origins, directions, offsets, parts, velocities, depth, hit, chances, noise, *tables
+        origins, directions, offsets, parts, velocities, depth, hit, chances, noise, ground
     )
     owners = np.where(hit >= 0, parts.owner[np.maximum(hit, 0)], -1)[kept]
     local = _to_sensor(world, stamp, positions[kept])
@@ -160,41 +161,43 @@ def _cast(origins, directions, offsets, parts, velocities, windows, actors):
     columns, beams = directions.shape[:2]
     depth = np.full((columns, beams), MAX_RANGE)
     hit = np.full((columns, beams), NOTHING)
-    latest = np.full((columns, beams), -1)
-    aimed, met = np.zeros(actors, np.int64), np.zeros(actors, np.int64)
+    latest = np.full((columns, beams), -1)  # the object that a ray was last counted for; parts come object by object
+    aimed = np.zeros(actors, np.int64)
     for column in range(columns):
         for beam in range(beams):
             if directions[column, beam, 2] < 0:
                 distance = -origins[column, 2] / directions[column, beam, 2]
-                if distance < depth[column, beam]:
+                if distance < MAX_RANGE:
                     depth[column, beam], hit[column, beam] = distance, ROAD
     for part in range(len(parts.kind)):
-        first, count, low, high = windows[part]
-        turn, owner = parts.rotation[part], parts.owner[part]
-        for step in range(count):
-            column = (first + step) % columns
-            x, y, z = _relative(origins[column], parts.center[part], velocities[part], offsets[column])
-            ox, oy, oz = _turn_back(turn, x, y, z)
-            for beam in range(low, high):
-                ray = directions[column, beam]
-                dx, dy, dz = _turn_back(turn, ray[0], ray[1], ray[2])
-                distance = distance_to_part(
-                    parts.kind[part], ox, oy, oz, dx, dy, dz, parts.half[part], parts.lean[part]
-                )
+        owner = parts.owner[part]
+        for step in range(windows[part, 1]):
+            column = (windows[part, 0] + step) % columns
+            x, y, z = _relative(parts, velocities, part, offsets[column], origins[column])
+            ox, oy, oz = turn_back(parts.rotation, part, x, y, z)
+            for beam in range(windows[part, 2], windows[part, 3]):
+                x, y, z = directions[column, beam, 0], directions[column, beam, 1], directions[column, beam, 2]
+                dx, dy, dz = turn_back(parts.rotation, part, x, y, z)
+                distance = distance_to_part(parts, part, ox, oy, oz, dx, dy, dz)
                 if distance < MAX_RANGE and owner >= 0 and latest[column, beam] != owner:
                     latest[column, beam] = owner
                     aimed[owner] += 1
                 if distance < depth[column, beam]:
                     depth[column, beam], hit[column, beam] = distance, part
-    for column in range(columns):
-        for beam in range(beams):
-            if hit[column, beam] >= 0 and parts.owner[hit[column, beam]] >= 0:
-                met[parts.owner[hit[column, beam]]] += 1
-    return depth, hit, aimed, met
+    return depth, hit, aimed, _count_owners(hit, parts.owner, actors)
 
 
 @kernel
-def _return(origins, directions, offsets, parts, velocities, depth, hit, chances, noise, streets, asphalt):
+def _count_owners(hit, owner, actors):
+    met = np.zeros(actors, np.int64)
+    for part in hit.flat:
+        if part >= 0 and owner[part] >= 0:
+            met[owner[part]] += 1
+    return met
+
+
+@kernel
+def _return(origins, directions, offsets, parts, velocities, depth, hit, chances, noise, ground):
     """Return measured positions ``[C, B, 3]`` (world axes), intensities ``[C, B]`` and which rays came back."""
     columns, beams = depth.shape
     positions = np.zeros((columns, beams, 3))
@@ -202,53 +205,57 @@ def _return(origins, directions, offsets, parts, velocities, depth, hit, chances
     kept = np.zeros((columns, beams), np.bool_)
     for column in range(columns):
         for beam in range(beams):
-            part, distance = hit[column, beam], depth[column, beam]
-            if part == NOTHING:
+            if hit[column, beam] == NOTHING:
                 continue
-            ray = directions[column, beam]
-            place = origins[column] + distance * ray
-            if part == ROAD:
-                strength, loss = shade_road(place[0], place[1], streets, asphalt, 1.0)[3:]
-                facing = -ray[2]
-            else:
-                turn = parts.rotation[part]
-                x, y, z = _relative(place, parts.center[part], velocities[part], offsets[column])
-                x, y, z = _turn_back(turn, x, y, z)
-                half = parts.half[part]
-                nx, ny, nz, face = surface_normal(parts.kind[part], x, y, z, half, parts.lean[part])
-                strength, loss = shade(parts.pattern[part], face, x, y, z, half, parts.colours[part], 1.0)[3:]
-                dx, dy, dz = _turn_back(turn, ray[0], ray[1], ray[2])
-                facing = -(nx * dx + ny * dy + nz * dz)
-            strength *= 0.3 + 0.7 * max(facing, 0.0)
-            kept[column, beam] = chances[column, beam] > 1 - (1 - loss) * (1 - _range_loss(distance, facing, strength))
-            positions[column, beam] = place + noise[column, beam] * ray
-            intensity[column, beam] = min(255.0, max(0.0, strength * (1 + 6 * noise[column, beam])))
+            distance, error = depth[column, beam], noise[column, beam]
+            rx, ry, rz = directions[column, beam, 0], directions[column, beam, 1], directions[column, beam, 2]
+            place = (
+                origins[column, 0] + distance * rx,
+                origins[column, 1] + distance * ry,
+                origins[column, 2] + distance * rz,
+            )
+            strength, loss, facing = _echo(
+                parts, velocities, hit[column, beam], offsets[column], place, rx, ry, rz, ground
+            )
+            lost = 1 - (1 - loss) * (1 - _range_loss(distance, facing, strength))
+            kept[column, beam] = chances[column, beam] > lost
+            positions[column, beam, 0] = place[0] + error * rx
+            positions[column, beam, 1] = place[1] + error * ry
+            positions[column, beam, 2] = place[2] + error * rz
+            intensity[column, beam] = min(255.0, max(0.0, strength * (1 + 6 * error)))
     return positions, intensity, kept
 
 
-@kernel
+@inlined
+def _echo(parts, velocities, part, offset, place, rx, ry, rz, ground):
+    """Return intensity, loss and the cosine of incidence of the ray ``r`` that ends at a place (world axes)."""
+    tables, streets, asphalt = ground
+    if part == ROAD:
+        surface = shade_road(tables, place[0], place[1], streets, asphalt, 1.0)
+        facing = -rz
+    else:
+        x, y, z = _relative(parts, velocities, part, offset, place)
+        x, y, z = turn_back(parts.rotation, part, x, y, z)
+        nx, ny, nz, face = surface_normal(parts, part, x, y, z)
+        surface = shade(tables, parts, part, face, x, y, z, 1.0)
+        dx, dy, dz = turn_back(parts.rotation, part, rx, ry, rz)
+        facing = max(0.0, -(nx * dx + ny * dy + nz * dz))
+    return surface[3] * (0.3 + 0.7 * facing), surface[4], facing
+
+
+@inlined
 def _range_loss(distance, facing, strength):
     """Return the probability that a return is lost to distance and grazing incidence (judged by eye on real scans)."""
     far = 0.45 * (distance / MAX_RANGE) ** 2 * min(2.0, 25.0 / (strength + 1.0))
-    grazing = 0.7 * math.exp(-max(facing, 0.0) / 0.025)
+    grazing = 0.7 * math.exp(-facing / 0.025)
     return min(0.95, 0.03 + far + grazing)
 
 
-@kernel
-def _relative(place, center, velocity, offset):
-    """Return the place relative to a part that has moved for ``offset`` seconds."""
+@inlined
+def _relative(parts, velocities, part, offset, place):
+    """Return a place relative to a part that has moved for ``offset`` seconds."""
     return (
-        place[0] - center[0] - velocity[0] * offset,
-        place[1] - center[1] - velocity[1] * offset,
-        place[2] - center[2] - velocity[2] * offset,
-    )
-
-
-@kernel
-def _turn_back(rotation, x, y, z):
-    """Return a vector in the axes that ``rotation`` turns into the ones it is given in."""
-    return (
-        rotation[0, 0] * x + rotation[1, 0] * y + rotation[2, 0] * z,
-        rotation[0, 1] * x + rotation[1, 1] * y + rotation[2, 1] * z,
-        rotation[0, 2] * x + rotation[1, 2] * y + rotation[2, 2] * z,
+        place[0] - parts.center[part, 0] - velocities[part, 0] * offset,
+        place[1] - parts.center[part, 1] - velocities[part, 1] * offset,
+        place[2] - parts.center[part, 2] - velocities[part, 2] * offset,
     )

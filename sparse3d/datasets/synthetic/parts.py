@@ -53,6 +53,7 @@ class Parts(NamedTuple):
     pattern: np.ndarray  # [P] int64
     colours: np.ndarray  # [P, 6] float32, first and second colour
     owner: np.ndarray  # [P] int64, number of the object, -1 for scenery
+    planes: np.ndarray  # [P, 6, 4] float64, unit normal n and offset d of each face of a hull, axes of the part
 
     def select(self, which: np.ndarray) -> Parts:
         """Return the parts of an index array or mask ``[P]``."""
@@ -99,15 +100,18 @@ def wheel(x: float, y: float, radius: float, width: float, colour: Colour = GREY
 
 def assemble(parts: Sequence[Part], owner: int = -1) -> Parts:
     """Put descriptions into arrays."""
+    half = np.array([part.half for part in parts], dtype=np.float64).reshape(-1, 3)
+    lean = np.array([part.lean for part in parts], dtype=np.float64).reshape(-1, 3)
     return Parts(
         kind=np.array([part.kind for part in parts], dtype=np.int64),
         center=np.array([part.center for part in parts], dtype=np.float64).reshape(-1, 3),
-        half=np.array([part.half for part in parts], dtype=np.float64).reshape(-1, 3),
+        half=half,
         rotation=np.array([part.rotation for part in parts], dtype=np.float64).reshape(-1, 3, 3),
-        lean=np.array([part.lean for part in parts], dtype=np.float64).reshape(-1, 3),
+        lean=lean,
         pattern=np.array([part.pattern for part in parts], dtype=np.int64),
         colours=np.array([part.colours for part in parts], dtype=np.float32).reshape(-1, 6),
         owner=np.full(len(parts), owner, dtype=np.int64),
+        planes=_hull_planes(half, lean),
     )
 
 
@@ -141,6 +145,19 @@ def hull_corners(parts: Parts) -> np.ndarray:
     local[..., 0] -= np.where(top, np.where(signs[:, 0] > 0, front, -back), 0.0)
     local[..., 1] -= np.where(top, signs[:, 1] * sides, 0.0)
     return local @ parts.rotation.transpose(0, 2, 1) + parts.center[:, None, :]
+
+
+def _hull_planes(half: np.ndarray, lean: np.ndarray) -> np.ndarray:
+    """Return unit normals and offsets ``[P, 6, 4]`` of the faces front, back, left, right, top, bottom."""
+    slope = lean / (2 * half[:, 2:])  # the way a face leans in a metre of height
+    planes = np.zeros((len(half), 6, 4))
+    for face, (axis, sign, source) in enumerate(((0, 1, 0), (0, -1, 1), (1, 1, 2), (1, -1, 2))):
+        planes[:, face, axis] = sign
+        planes[:, face, 2] = slope[:, source]
+        planes[:, face, 3] = half[:, axis] - lean[:, source] / 2
+    planes[:, 4, 2], planes[:, 5, 2] = 1, -1
+    planes[:, 4:, 3] = half[:, 2:]
+    return planes / np.linalg.norm(planes[..., :3], axis=2, keepdims=True)
 
 
 def _round_extent(parts: Parts) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Where a ray meets a solid, and which way the surface faces there (numba kernels; formulas in `parts.py`).
+"""Where a ray meets a solid, and which way the surface faces there (numba kernels).
 
 A hull is six half spaces n . p <= d; a ray enters it at the last plane it passes inwards and leaves at the first it
-passes outwards. Cylinders and ellipsoids are quadrics, cylinders closed by two discs.
+passes outwards. Cylinders and ellipsoids are quadrics, cylinders closed by two discs. All coordinates are in the axes
+of the part.
 """
 
 from __future__ import annotations
@@ -13,61 +14,80 @@ import numpy as np
 
 from .parts import CYLINDER, HULL
 
-FRONT, BACK, LEFT, RIGHT, TOP, BOTTOM = range(6)  # faces of a hull
+FRONT, BACK, LEFT, RIGHT, TOP, BOTTOM = range(6)  # faces of a hull, in the order of `Parts.planes`
 MISS = np.inf
 
-kernel = numba.njit(cache=True, nogil=True)
+# Serial kernels: worker processes share the cores. Without "ninf" and "nnan", so that infinities mean what they say.
+_OPTIONS = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "arcp", "nsz", "reassoc"},
+}
+kernel = numba.njit(**_OPTIONS)
+# For what kernels call a pixel or a ray: a call would copy all the arrays of its arguments' descriptions.
+inlined = numba.njit(**_OPTIONS, forceinline=True)
 
 
-@kernel
-def distance_to_part(kind, ox, oy, oz, dx, dy, dz, half, lean):
-    """Return the ray parameter at which ``o + t d`` (axes of the part) enters a part, ``inf`` if it does not."""
-    if kind == HULL:
-        return _hull(ox, oy, oz, dx, dy, dz, half, lean)
-    if kind == CYLINDER:
-        return _cylinder(ox, oy, oz, dx, dy, dz, half[0], half[2])
-    return _ellipsoid(ox, oy, oz, dx, dy, dz, half)
+@inlined
+def distance_to_part(parts, part, ox, oy, oz, dx, dy, dz):
+    """Return the parameter at which the ray ``o + t d`` enters a part, ``inf`` if it does not."""
+    if parts.kind[part] == HULL:
+        return _hull(parts.planes, part, ox, oy, oz, dx, dy, dz)
+    if parts.kind[part] == CYLINDER:
+        return _cylinder(ox, oy, oz, dx, dy, dz, parts.half[part, 0], parts.half[part, 2])
+    return distance_to_ellipsoid(parts.half, part, ox, oy, oz, dx, dy, dz)
 
 
-@kernel
-def surface_normal(kind, x, y, z, half, lean):
-    """Return the outward unit normal (axes of the part) at a point of the surface, and the face of a hull."""
-    if kind == HULL:
-        return _hull_normal(x, y, z, half, lean)
-    if kind == CYLINDER:
+@inlined
+def surface_normal(parts, part, x, y, z):
+    """Return the outward unit normal at a point of the surface, and the face."""
+    half = parts.half
+    if parts.kind[part] == HULL:
+        face = _nearest_face(parts.planes, part, x, y, z)
+        return parts.planes[part, face, 0], parts.planes[part, face, 1], parts.planes[part, face, 2], face
+    if parts.kind[part] == CYLINDER:
         radial = math.sqrt(x * x + y * y)
-        if abs(z) / half[2] > radial / half[0]:
+        if abs(z) * half[part, 0] > radial * half[part, 2]:
             return 0.0, 0.0, math.copysign(1.0, z), TOP if z > 0 else BOTTOM
         return x / radial, y / radial, 0.0, FRONT
-    nx, ny, nz = x / (half[0] * half[0]), y / (half[1] * half[1]), z / (half[2] * half[2])
-    length = math.sqrt(nx * nx + ny * ny + nz * nz)
-    return nx / length, ny / length, nz / length, FRONT
+    nx, ny, nz = x / half[part, 0] ** 2, y / half[part, 1] ** 2, z / half[part, 2] ** 2
+    scale = 1 / math.sqrt(nx * nx + ny * ny + nz * nz)
+    return nx * scale, ny * scale, nz * scale, FRONT
 
 
-@kernel
-def hull_plane(face, half, lean):
-    """Return normal and offset ``(nx, ny, nz, d)`` of a face of a hull; the normal is not of unit length."""
-    if face == FRONT:
-        return 1.0, 0.0, lean[0] / (2 * half[2]), half[0] - lean[0] / 2
-    if face == BACK:
-        return -1.0, 0.0, lean[1] / (2 * half[2]), half[0] - lean[1] / 2
-    if face == LEFT:
-        return 0.0, 1.0, lean[2] / (2 * half[2]), half[1] - lean[2] / 2
-    if face == RIGHT:
-        return 0.0, -1.0, lean[2] / (2 * half[2]), half[1] - lean[2] / 2
-    if face == TOP:
-        return 0.0, 0.0, 1.0, half[2]
-    return 0.0, 0.0, -1.0, half[2]
+@inlined
+def turn_back(rotation, part, x, y, z):
+    """Return a vector in the axes of a part; ``rotation [P, 3, 3]`` takes them to the axes it is given in."""
+    return (
+        rotation[part, 0, 0] * x + rotation[part, 1, 0] * y + rotation[part, 2, 0] * z,
+        rotation[part, 0, 1] * x + rotation[part, 1, 1] * y + rotation[part, 2, 1] * z,
+        rotation[part, 0, 2] * x + rotation[part, 1, 2] * y + rotation[part, 2, 2] * z,
+    )
 
 
-@kernel
-def _hull(ox, oy, oz, dx, dy, dz, half, lean):
+@inlined
+def distance_to_ellipsoid(half, part, ox, oy, oz, dx, dy, dz):
+    """Return the parameter at which the ray ``o + t d`` enters an ellipsoid, ``inf`` if it does not."""
+    sx, sy, sz = 1 / half[part, 0], 1 / half[part, 1], 1 / half[part, 2]
+    ox, oy, oz, dx, dy, dz = ox * sx, oy * sy, oz * sz, dx * sx, dy * sy, dz * sz
+    a = dx * dx + dy * dy + dz * dz
+    b = ox * dx + oy * dy + oz * dz
+    c = ox * ox + oy * oy + oz * oz - 1.0
+    root = b * b - a * c
+    if c <= 0 or b >= 0 or root <= 0:
+        return MISS
+    return (-b - math.sqrt(root)) / a
+
+
+@inlined
+def _hull(planes, part, ox, oy, oz, dx, dy, dz):
     enter, leave = 0.0, np.inf
     outside = False
     for face in range(6):
-        nx, ny, nz, d = hull_plane(face, half, lean)
+        nx, ny, nz = planes[part, face, 0], planes[part, face, 1], planes[part, face, 2]
         along = nx * dx + ny * dy + nz * dz
-        room = d - (nx * ox + ny * oy + nz * oz)  # positive inside
+        room = planes[part, face, 3] - (nx * ox + ny * oy + nz * oz)  # positive inside
         if room < 0:
             outside = True
             if along >= 0:
@@ -78,7 +98,7 @@ def _hull(ox, oy, oz, dx, dy, dz, half, lean):
     return enter if outside and enter <= leave else MISS
 
 
-@kernel
+@inlined
 def _cylinder(ox, oy, oz, dx, dy, dz, radius, half_height):
     a = dx * dx + dy * dy
     b = ox * dx + oy * dy
@@ -97,28 +117,12 @@ def _cylinder(ox, oy, oz, dx, dy, dz, radius, half_height):
     return best
 
 
-@kernel
-def _ellipsoid(ox, oy, oz, dx, dy, dz, half):
-    px, py, pz = ox / half[0], oy / half[1], oz / half[2]
-    qx, qy, qz = dx / half[0], dy / half[1], dz / half[2]
-    a = qx * qx + qy * qy + qz * qz
-    b = px * qx + py * qy + pz * qz
-    c = px * px + py * py + pz * pz - 1.0
-    root = b * b - a * c
-    if c <= 0 or b >= 0 or root <= 0:
-        return MISS
-    return (-b - math.sqrt(root)) / a
-
-
-@kernel
-def _hull_normal(x, y, z, half, lean):
+@inlined
+def _nearest_face(planes, part, x, y, z):
     best, chosen = -np.inf, 0
-    mx, my, mz = 0.0, 0.0, 1.0
     for face in range(6):
-        nx, ny, nz, d = hull_plane(face, half, lean)
-        length = math.sqrt(nx * nx + ny * ny + nz * nz)
-        height = (nx * x + ny * y + nz * z - d) / length
+        height = planes[part, face, 0] * x + planes[part, face, 1] * y + planes[part, face, 2] * z
+        height -= planes[part, face, 3]
         if height > best:
             best, chosen = height, face
-            mx, my, mz = nx / length, ny / length, nz / length
-    return mx, my, mz, chosen
+    return chosen
