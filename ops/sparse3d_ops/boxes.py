@@ -30,7 +30,6 @@ from ._numba import threads
 from .segment import Segments
 
 CHUNK = 1 << 16  # pairs the reference holds at once, about 100 MB
-RADIUS_MARGIN = 1 + 1e-9  # a corner must not fail the test of the circle by rounding
 STEPS_A_PAIR = 16  # elementary steps of a pair that the circle test decides, as most are
 
 
@@ -122,7 +121,7 @@ def nms_bev(
     Args:
         boxes: ``[N, >= 7]`` ``(x, y, z, l, w, h, yaw, ...)``; metres, radians.
         scores: ``[N]`` floating point.
-        threshold: BEV IoU above which the worse box goes.
+        threshold: BEV IoU in [0, 1] above which the worse box goes.
         labels: ``[N]`` int64; None lets all boxes suppress each other.
         batch_index: ``[N]`` int64, sample of each box; None means one sample.
         max_output: boxes kept at most in each sample.
@@ -131,9 +130,10 @@ def nms_bev(
         Kept rows int64 in descending order of score.
 
     Raises:
-        ValueError: if a shape or dtype is another one, a number is NaN or infinite, or a size is negative.
+        ValueError: if a shape or dtype is another one, a number is NaN or infinite, a size is negative, or the
+            threshold or ``max_output`` is impossible.
     """
-    flat, order, groups = _prepare_nms(boxes, scores, labels, batch_index, max_output)
+    flat, order, groups = _prepare_nms(boxes, scores, threshold, labels, batch_index, max_output)
     if flat.device.type != "cpu":
         return nms_bev_reference(
             boxes, scores, threshold, labels=labels, batch_index=batch_index, max_output=max_output
@@ -156,7 +156,7 @@ def nms_bev_reference(
 
     Each pass settles at least one more box in order of score, so the iteration ends, usually after a few passes.
     """
-    flat, order, groups = _prepare_nms(boxes, scores, labels, batch_index, max_output)
+    flat, order, groups = _prepare_nms(boxes, scores, threshold, labels, batch_index, max_output)
     related = (groups[:, :, None] == groups[:, None, :]).all(dim=0)
     covers = ((_iou_matrix_reference(flat, flat) > threshold) & related).triu(diagonal=1)
     keep, previous = ~covers.any(dim=0), torch.ones_like(order, dtype=torch.bool)
@@ -236,11 +236,10 @@ def count_points_in_boxes_reference(points: Tensor, boxes: Tensor) -> Tensor:
 def _run_points(kernel: Callable[..., None], points: Tensor, boxes: Tensor, out: Tensor) -> None:
     _check_points(points, boxes)
     upright = _upright("boxes", boxes)
-    yaw = upright[:, 6]
-    frames = torch.stack([yaw.cos(), yaw.sin(), upright[:, 3:5].square().sum(dim=1) / 4 * RADIUS_MARGIN], dim=1)
+    turned = torch.cat([upright[:, :6], upright[:, 6:].cos(), upright[:, 6:].sin()], dim=1)
     array = (points.detach() if points.dtype == torch.float64 else points.detach().float()).contiguous().numpy()
     bounds = threads.even(len(out), len(points) * len(boxes))
-    threads.run(kernel, bounds, array, upright.numpy(), frames.numpy(), out.numpy())
+    threads.run(kernel, bounds, array, turned.numpy(), out.numpy())
 
 
 def _iou_matrix(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
@@ -297,12 +296,19 @@ def _outline(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _prepare_nms(
-    boxes: Tensor, scores: Tensor, labels: Tensor | None, batch_index: Tensor | None, max_output: int | None
+    boxes: Tensor,
+    scores: Tensor,
+    threshold: float,
+    labels: Tensor | None,
+    batch_index: Tensor | None,
+    max_output: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return flat boxes and groups ``[2, N]`` (label, sample) in descending order of score, and that order."""
     flat = _from_above("boxes", boxes)
     check_tensor("scores", scores, (len(boxes),), FLOATS)
     check_finite("scores", scores)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: expected an IoU in [0, 1], got {threshold}")
     if max_output is not None:
         check_count("max_output", max_output, 0)
     check_same_device(boxes=boxes, scores=scores, labels=labels, batch_index=batch_index)

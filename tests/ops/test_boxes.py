@@ -231,6 +231,8 @@ def test_suppression_refusals(nms) -> None:
         nms(boxes, torch.tensor([0, 1, math.nan, 0]), 0.1)
     with pytest.raises(ValueError, match=r"labels: expected \[4\] int64"):
         nms(boxes, scores, 0.1, labels=torch.zeros(4))
+    with pytest.raises(ValueError, match=r"threshold: expected an IoU in \[0, 1\], got -0.1"):
+        nms(boxes, scores, -0.1)
     with pytest.raises(ValueError, match="max_output: must be at least 0"):
         nms(boxes, scores, 0.1, max_output=-1)
 
