@@ -30,7 +30,7 @@ class SceneJob:
     Args:
         name: official scene name, e.g. ``"scene-0061"``.
         frames: key frames, 2 Hz.
-        sweeps: revolutions kept before each key frame but the first.
+        sweeps: revolutions kept before each key frame but the first, see ``sweep_ages``.
         image_scale: images are 1600x900 times this.
     """
 
@@ -105,7 +105,7 @@ class _Recorder:
         }
 
     def _sweeps(self, frame: int) -> None:
-        for age in range(self.job.sweeps if frame else 0, 0, -1):
+        for age in reversed(sweep_ages(self.job.sweeps if frame else 0)):
             offset = frame * KEY_INTERVAL - age * SWEEP_INTERVAL
             swept = scan(self.world, offset / 1e6, self.job.chance(1, offset // SWEEP_INTERVAL))
             self._write_scan(frame, offset, swept.points, key=False)
@@ -225,3 +225,9 @@ class _Recorder:
 def _placement(pose: np.ndarray) -> Record:
     """Return translation and rotation ``(w, x, y, z)`` of a 4x4 pose as JSON values."""
     return {"translation": pose[:3, 3].tolist(), "rotation": quaternion_of(pose[:3, :3]).tolist()}
+
+
+def sweep_ages(count: int) -> list[int]:
+    """Return how many revolutions before the key frame each of ``count`` kept sweeps is, evenly spread, ascending."""
+    revolutions = KEY_INTERVAL // SWEEP_INTERVAL
+    return [(revolutions * (k + 1) + (count + 1) // 2) // (count + 1) for k in range(count)]

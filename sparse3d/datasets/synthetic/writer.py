@@ -71,7 +71,7 @@ def write_synthetic(
         frames: key frames a scene, 2 Hz.
         seed: not negative.
         version: ``"v1.0-trainval"`` or ``"v1.0-mini"`` (at most 8 + 2 scenes).
-        sweeps: LiDAR revolutions (20 Hz) kept between key frames, the latest ones, 0 to 9.
+        sweeps: LiDAR revolutions (20 Hz) kept between key frames, evenly spread, 0 to 9.
         image_scale: images have 1600 x 900 pixels times this; intrinsics follow.
         workers: processes; None for one a core.
         progress: show a bar.
