@@ -110,6 +110,9 @@ def _face_table(parts: Parts, cam2world: np.ndarray, sun: np.ndarray) -> np.ndar
 @kernel
 def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, ground, tables):
     maps, map_origin, streets, asphalt = ground
+    smooth, white = tables
+    kind, center, half, rotation = parts.kind, parts.center, parts.half, parts.rotation
+    patterns, colours, planes = parts.pattern, parts.colours, parts.planes
     focal = intrinsic[0, 0]
     sx, sy, sz = light[0, 0], light[0, 1], light[0, 2]
     for row in range(shown.shape[0]):
@@ -119,22 +122,31 @@ def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, groun
             code, inverse = shown[row, column], depth[row, column]
             rx, ry, rz = _turn(cam2world, x, y, 1.0)
             if code == SKY or inverse < 1e-4:
-                r, g, b = _sky(tables, rx, ry, rz, light)
+                r, g, b = _sky(smooth, rx, ry, rz, light)
                 _store(image, row, column, r, g, b)
                 continue
             far = 1.0 / inverse
             wx, wy = cam2world[0, 3] + far * rx, cam2world[1, 3] + far * ry
             if code == ROAD:
-                r, g, b, _, _ = shade_road(tables, wx, wy, streets, asphalt, far / focal)
+                r, g, b, _, _ = shade_road(smooth, white, wx, wy, streets, asphalt, far / focal)
                 hidden, contact = _look_up(maps, map_origin, wx, wy)
                 lit, sheen, up = sz * (1 - hidden), 0.0, 1.0
             else:
                 part, face = code // FACES, code % FACES
-                r, g, b, lit, sheen, up = _part_colour(
-                    tables, parts, faces, part, face, far * x, far * y, far, cam2world, light, far / focal
+                cx, cy = far * x, far * y
+                px, py, pz = turn_back(
+                    rotation, part, cx - center[part, 0], cy - center[part, 1], far - center[part, 2]
                 )
+                r, g, b, _, loss = shade(smooth, white, patterns, half, colours, part, face, px, py, pz, far / focal)
+                lit, up, sheen = faces[part, face, 3], faces[part, face, 4], 0.0
+                if kind[part] != HULL:
+                    nx, ny, nz, _ = surface_normal(kind, half, planes, part, px, py, pz)
+                    lit, up = _round_light(rotation, part, nx, ny, nz, cam2world, light)
+                elif _glossy(patterns[part]):
+                    toward = (faces[part, face, 0] * cx + faces[part, face, 1] * cy + faces[part, face, 2] * far) / far
+                    sheen = _sheen(patterns[part], loss, up, 1 + toward / math.sqrt(x * x + y * y + 1))
                 contact = 0.0
-                if face == TOP and parts.pattern[part] == PAVEMENT:
+                if face == TOP and patterns[part] == PAVEMENT:
                     lean = (cam2world[2, 3] + far * rz) / sz
                     hidden, contact = _look_up(maps, map_origin, wx - lean * sx, wy - lean * sy)
                     lit *= 1 - hidden
@@ -148,29 +160,26 @@ def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, groun
 
 
 @inlined
-def _part_colour(tables, parts, faces, part, face, cx, cy, cz, cam2world, light, fine):
-    """Return surface colour, sunlight, share of reflected sky, and the upward part of the normal at a camera's point."""
-    px, py, pz = cx - parts.center[part, 0], cy - parts.center[part, 1], cz - parts.center[part, 2]
-    x, y, z = turn_back(parts.rotation, part, px, py, pz)
-    r, g, b, _, loss = shade(tables, parts, part, face, x, y, z, fine)
-    if parts.kind[part] != HULL:
-        nx, ny, nz, _ = surface_normal(parts, part, x, y, z)
-        turn = parts.rotation
-        kx = turn[part, 0, 0] * nx + turn[part, 0, 1] * ny + turn[part, 0, 2] * nz
-        ky = turn[part, 1, 0] * nx + turn[part, 1, 1] * ny + turn[part, 1, 2] * nz
-        kz = turn[part, 2, 0] * nx + turn[part, 2, 1] * ny + turn[part, 2, 2] * nz
-        nx, ny, nz = _turn(cam2world, kx, ky, kz)
-        return r, g, b, max(0.0, nx * light[0, 0] + ny * light[0, 1] + nz * light[0, 2]), 0.0, nz
-    lit, up, sheen = faces[part, face, 3], faces[part, face, 4], 0.0
-    pattern = parts.pattern[part]
-    if pattern == PAINT or pattern == CABIN or pattern == COACH or pattern == GLASS or pattern == FACADE:
-        toward = faces[part, face, 0] * cx + faces[part, face, 1] * cy + faces[part, face, 2] * cz
-        grazing = 1 + toward / math.sqrt(cx * cx + cy * cy + cz * cz)
-        if loss > 0.45:
-            sheen = (0.1 + 0.5 * grazing * grazing * grazing) * (0.4 + 0.6 * max(0.0, up + 0.6))
-        elif pattern != FACADE:
-            sheen = 0.03 + 0.12 * grazing * grazing
-    return r, g, b, lit, sheen, up
+def _round_light(rotation, part, nx, ny, nz, cam2world, light):
+    """Return sunlight and the upward part of a normal given in the axes of a part."""
+    kx = rotation[part, 0, 0] * nx + rotation[part, 0, 1] * ny + rotation[part, 0, 2] * nz
+    ky = rotation[part, 1, 0] * nx + rotation[part, 1, 1] * ny + rotation[part, 1, 2] * nz
+    kz = rotation[part, 2, 0] * nx + rotation[part, 2, 1] * ny + rotation[part, 2, 2] * nz
+    wx, wy, wz = _turn(cam2world, kx, ky, kz)
+    return max(0.0, wx * light[0, 0] + wy * light[0, 1] + wz * light[0, 2]), wz
+
+
+@inlined
+def _glossy(pattern):
+    return pattern == PAINT or pattern == CABIN or pattern == COACH or pattern == GLASS or pattern == FACADE
+
+
+@inlined
+def _sheen(pattern, loss, up, grazing):
+    """Return the share of sky that glass and paint mirror; ``grazing`` is 1 minus the cosine of incidence."""
+    if loss > 0.45:
+        return (0.1 + 0.5 * grazing * grazing * grazing) * (0.4 + 0.6 * max(0.0, up + 0.6))
+    return 0.0 if pattern == FACADE else 0.03 + 0.12 * grazing * grazing
 
 
 @inlined
@@ -196,7 +205,7 @@ def _look_up(maps, origin, x, y):
 
 
 @inlined
-def _sky(tables, x, y, z, light):
+def _sky(smooth, x, y, z, light):
     length = math.sqrt(x * x + y * y + z * z)
     up = max(z / length, 0.0)
     share = 1 - (1 - up) * (1 - up) * (1 - up) * (1 - up)
@@ -205,11 +214,11 @@ def _sky(tables, x, y, z, light):
     b = light[4, 2] + share * (light[3, 2] - light[4, 2])
     if up > 0.02:  # clouds drift on a plane high above
         u, v = 1.6 * x / (z + 0.08 * length), 1.6 * y / (z + 0.08 * length)
-        cover = 0.6 * smooth_noise(tables, u, v) + 0.28 * smooth_noise(tables, 2.7 * u, 2.7 * v)
-        cover += 0.12 * smooth_noise(tables, 7 * u, 7 * v)
+        cover = 0.6 * smooth_noise(smooth, u, v) + 0.28 * smooth_noise(smooth, 2.7 * u, 2.7 * v)
+        cover += 0.12 * smooth_noise(smooth, 7 * u, 7 * v)
         cloud = min(1.0, max(0.0, 3.0 * (cover - 0.62 + 0.35 * light[5, 0]))) * min(1.0, 8 * up)
-        white = 0.9 - 0.25 * light[5, 0]
-        r, g, b = r + cloud * (white - r), g + cloud * (white - g), b + cloud * (white + 0.02 - b)
+        bright = 0.9 - 0.25 * light[5, 0]
+        r, g, b = r + cloud * (bright - r), g + cloud * (bright - g), b + cloud * (bright + 0.02 - b)
     glow = (x * light[0, 0] + y * light[0, 1] + z * light[0, 2]) / length
     if glow > 0.9:
         bright = (1 - light[5, 0]) * ((glow - 0.9) * 10) ** 6

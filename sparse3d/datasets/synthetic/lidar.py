@@ -163,6 +163,7 @@ def _cast(origins, directions, offsets, parts, velocities, windows, actors):
     hit = np.full((columns, beams), NOTHING)
     latest = np.full((columns, beams), -1)  # the object that a ray was last counted for; parts come object by object
     aimed = np.zeros(actors, np.int64)
+    kind, half, planes, rotation, center = parts.kind, parts.half, parts.planes, parts.rotation, parts.center
     for column in range(columns):
         for beam in range(beams):
             if directions[column, beam, 2] < 0:
@@ -173,12 +174,12 @@ def _cast(origins, directions, offsets, parts, velocities, windows, actors):
         owner = parts.owner[part]
         for step in range(windows[part, 1]):
             column = (windows[part, 0] + step) % columns
-            x, y, z = _relative(parts, velocities, part, offsets[column], origins[column])
-            ox, oy, oz = turn_back(parts.rotation, part, x, y, z)
+            x, y, z = _relative(center, velocities, part, offsets[column], origins[column])
+            ox, oy, oz = turn_back(rotation, part, x, y, z)
             for beam in range(windows[part, 2], windows[part, 3]):
                 x, y, z = directions[column, beam, 0], directions[column, beam, 1], directions[column, beam, 2]
-                dx, dy, dz = turn_back(parts.rotation, part, x, y, z)
-                distance = distance_to_part(parts, part, ox, oy, oz, dx, dy, dz)
+                dx, dy, dz = turn_back(rotation, part, x, y, z)
+                distance = distance_to_part(kind, half, planes, part, ox, oy, oz, dx, dy, dz)
                 if distance < MAX_RANGE and owner >= 0 and latest[column, beam] != owner:
                     latest[column, beam] = owner
                     aimed[owner] += 1
@@ -229,16 +230,17 @@ def _return(origins, directions, offsets, parts, velocities, depth, hit, chances
 @inlined
 def _echo(parts, velocities, part, offset, place, rx, ry, rz, ground):
     """Return intensity, loss and the cosine of incidence of the ray ``r`` that ends at a place (world axes)."""
-    tables, streets, asphalt = ground
+    (smooth, white), streets, asphalt = ground
+    kind, half, planes, rotation, center = parts.kind, parts.half, parts.planes, parts.rotation, parts.center
     if part == ROAD:
-        surface = shade_road(tables, place[0], place[1], streets, asphalt, 1.0)
+        surface = shade_road(smooth, white, place[0], place[1], streets, asphalt, 1.0)
         facing = -rz
     else:
-        x, y, z = _relative(parts, velocities, part, offset, place)
-        x, y, z = turn_back(parts.rotation, part, x, y, z)
-        nx, ny, nz, face = surface_normal(parts, part, x, y, z)
-        surface = shade(tables, parts, part, face, x, y, z, 1.0)
-        dx, dy, dz = turn_back(parts.rotation, part, rx, ry, rz)
+        x, y, z = _relative(center, velocities, part, offset, place)
+        x, y, z = turn_back(rotation, part, x, y, z)
+        nx, ny, nz, face = surface_normal(kind, half, planes, part, x, y, z)
+        surface = shade(smooth, white, parts.pattern, half, parts.colours, part, face, x, y, z, 1.0)
+        dx, dy, dz = turn_back(rotation, part, rx, ry, rz)
         facing = max(0.0, -(nx * dx + ny * dy + nz * dz))
     return surface[3] * (0.3 + 0.7 * facing), surface[4], facing
 
@@ -252,10 +254,10 @@ def _range_loss(distance, facing, strength):
 
 
 @inlined
-def _relative(parts, velocities, part, offset, place):
+def _relative(center, velocities, part, offset, place):
     """Return a place relative to a part that has moved for ``offset`` seconds."""
     return (
-        place[0] - parts.center[part, 0] - velocities[part, 0] * offset,
-        place[1] - parts.center[part, 1] - velocities[part, 1] * offset,
-        place[2] - parts.center[part, 2] - velocities[part, 2] * offset,
+        place[0] - center[part, 0] - velocities[part, 0] * offset,
+        place[1] - center[part, 1] - velocities[part, 1] * offset,
+        place[2] - center[part, 2] - velocities[part, 2] * offset,
     )

@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from .parts import ELLIPSOID, HULL, LEAVES, PAVEMENT
-from .rays import FRONT, distance_to_ellipsoid, distance_to_part, inlined, kernel, surface_normal, turn_back
+from .rays import distance_to_ellipsoid, distance_to_part, inlined, kernel, surface_normal, turn_back
 from .textures import noise
 
 NEAR = 0.15  # metres; nothing closer is drawn
@@ -165,34 +165,28 @@ def _draw_span(upper, uppers, row, begin, end, first_code, depth, shown):
 # -- round parts -----------------------------------------------------------------------------------------------------
 
 
-@inlined
+@kernel
 def _draw_round(tables, parts, part, intrinsic, depth, shown, screen):
-    center = parts.center
-    ox, oy, oz = turn_back(parts.rotation, part, -center[part, 0], -center[part, 1], -center[part, 2])
+    kind, half, planes, rotation, center = parts.kind, parts.half, parts.planes, parts.rotation, parts.center
+    ox, oy, oz = turn_back(rotation, part, -center[part, 0], -center[part, 1], -center[part, 2])
+    smooth = tables[0]
     ragged = parts.pattern[part] == LEAVES
     for row in range(screen[2], screen[3]):
         y = (row - intrinsic[1, 2]) / intrinsic[1, 1]
         for column in range(screen[0], screen[1]):
             x = (column - intrinsic[0, 2]) / intrinsic[0, 0]
-            dx, dy, dz = turn_back(parts.rotation, part, x, y, 1.0)
-            distance = distance_to_part(parts, part, ox, oy, oz, dx, dy, dz)
+            dx, dy, dz = turn_back(rotation, part, x, y, 1.0)
+            distance = distance_to_part(kind, half, planes, part, ox, oy, oz, dx, dy, dz)
             if distance < NEAR or 1 / distance <= depth[row, column]:
                 continue
             px, py, pz = ox + distance * dx, oy + distance * dy, oz + distance * dz
-            face = FRONT
-            if ragged and _passes(tables, parts, part, px, py, pz, dx, dy, dz):
-                continue
-            if not ragged:
-                face = surface_normal(parts, part, px, py, pz)[3]
+            nx, ny, nz, face = surface_normal(kind, half, planes, part, px, py, pz)
+            if ragged:
+                facing = -(nx * dx + ny * dy + nz * dz) / math.sqrt(dx * dx + dy * dy + dz * dz)
+                # A look through the thin rim of a crown passes between its leaves.
+                if facing < RAGGED_RIM and facing < RAGGED_RIM * noise(smooth, 5 * (px + pz), 5 * (py - pz)):
+                    continue
             depth[row, column], shown[row, column] = 1 / distance, part * FACES + face
-
-
-@inlined
-def _passes(tables, parts, part, x, y, z, dx, dy, dz):
-    """Return whether a look through the thin rim of a crown passes between its leaves."""
-    nx, ny, nz, _ = surface_normal(parts, part, x, y, z)
-    facing = -(nx * dx + ny * dy + nz * dz) / math.sqrt(dx * dx + dy * dy + dz * dz)
-    return facing < RAGGED_RIM and facing < RAGGED_RIM * noise(tables, 5 * (x + z), 5 * (y - z))
 
 
 # -- rectangles that hold a part -------------------------------------------------------------------------------------
@@ -279,13 +273,13 @@ def _shadow_bounds(parts, part, sun, origin, cell, upper, lower):
     return uppers, lowers
 
 
-@inlined
+@kernel
 def _shade_round(parts, part, sun, origin, cell, shadow, window):
-    center = parts.center
-    dx, dy, dz = turn_back(parts.rotation, part, sun[0], sun[1], sun[2])
+    half, rotation, center = parts.half, parts.rotation, parts.center
+    dx, dy, dz = turn_back(rotation, part, sun[0], sun[1], sun[2])
     for row in range(window[2], window[3]):
         for column in range(window[0], window[1]):
             x, y = origin[0] + cell * column - center[part, 0], origin[1] + cell * row - center[part, 1]
-            ox, oy, oz = turn_back(parts.rotation, part, x, y, -center[part, 2])
-            if distance_to_ellipsoid(parts.half, part, ox, oy, oz, dx, dy, dz) < np.inf:
+            ox, oy, oz = turn_back(rotation, part, x, y, -center[part, 2])
+            if distance_to_ellipsoid(half, part, ox, oy, oz, dx, dy, dz) < np.inf:
                 shadow[row, column] = 255

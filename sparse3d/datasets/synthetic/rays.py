@@ -2,7 +2,8 @@
 
 A hull is six half spaces n . p <= d; a ray enters it at the last plane it passes inwards and leaves at the first it
 passes outwards. Cylinders and ellipsoids are quadrics, cylinders closed by two discs. All coordinates are in the axes
-of the part.
+of the part; `kind`, `half` and `planes` are arrays of `Parts`. (Kernels get arrays one by one: taking one out of a tuple
+costs a reference count, which shows a pixel.)
 """
 
 from __future__ import annotations
@@ -30,23 +31,22 @@ inlined = numba.njit(**_OPTIONS, forceinline=True)
 
 
 @inlined
-def distance_to_part(parts, part, ox, oy, oz, dx, dy, dz):
+def distance_to_part(kind, half, planes, part, ox, oy, oz, dx, dy, dz):
     """Return the parameter at which the ray ``o + t d`` enters a part, ``inf`` if it does not."""
-    if parts.kind[part] == HULL:
-        return _hull(parts.planes, part, ox, oy, oz, dx, dy, dz)
-    if parts.kind[part] == CYLINDER:
-        return _cylinder(ox, oy, oz, dx, dy, dz, parts.half[part, 0], parts.half[part, 2])
-    return distance_to_ellipsoid(parts.half, part, ox, oy, oz, dx, dy, dz)
+    if kind[part] == HULL:
+        return _hull(planes, part, ox, oy, oz, dx, dy, dz)
+    if kind[part] == CYLINDER:
+        return _cylinder(ox, oy, oz, dx, dy, dz, half[part, 0], half[part, 2])
+    return distance_to_ellipsoid(half, part, ox, oy, oz, dx, dy, dz)
 
 
 @inlined
-def surface_normal(parts, part, x, y, z):
+def surface_normal(kind, half, planes, part, x, y, z):
     """Return the outward unit normal at a point of the surface, and the face."""
-    half = parts.half
-    if parts.kind[part] == HULL:
-        face = _nearest_face(parts.planes, part, x, y, z)
-        return parts.planes[part, face, 0], parts.planes[part, face, 1], parts.planes[part, face, 2], face
-    if parts.kind[part] == CYLINDER:
+    if kind[part] == HULL:
+        face = _nearest_face(planes, part, x, y, z)
+        return planes[part, face, 0], planes[part, face, 1], planes[part, face, 2], face
+    if kind[part] == CYLINDER:
         radial = math.sqrt(x * x + y * y)
         if abs(z) * half[part, 0] > radial * half[part, 2]:
             return 0.0, 0.0, math.copysign(1.0, z), TOP if z > 0 else BOTTOM

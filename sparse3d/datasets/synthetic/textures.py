@@ -29,25 +29,24 @@ def _stretch(rows: np.ndarray) -> np.ndarray:
 
 
 @inlined
-def noise(tables, x, y):
+def noise(smooth, x, y):
     """Return smooth noise with features of one unit, in steps of an eighth of a unit."""
-    return tables[0][int(np.floor(y * TEXELS)) & MASK, int(np.floor(x * TEXELS)) & MASK]
+    return smooth[int(np.floor(y * TEXELS)) & MASK, int(np.floor(x * TEXELS)) & MASK]
 
 
 @inlined
-def smooth_noise(tables, x, y):
+def smooth_noise(smooth, x, y):
     """Return smooth noise with features of one unit, interpolated."""
     u, v = x * TEXELS, y * TEXELS
     column, row = int(np.floor(u)), int(np.floor(v))
     u, v = u - column, v - row
-    table = tables[0]
     left, right, top, bottom = column & MASK, (column + 1) & MASK, row & MASK, (row + 1) & MASK
-    first = table[top, left] + u * (table[top, right] - table[top, left])
-    second = table[bottom, left] + u * (table[bottom, right] - table[bottom, left])
+    first = smooth[top, left] + u * (smooth[top, right] - smooth[top, left])
+    second = smooth[bottom, left] + u * (smooth[bottom, right] - smooth[bottom, left])
     return first + v * (second - first)
 
 
 @inlined
-def grain(tables, x, y):
+def grain(white, x, y):
     """Return white noise: one value for each square of one unit."""
-    return tables[1][int(np.floor(y)) & MASK, int(np.floor(x)) & MASK]
+    return white[int(np.floor(y)) & MASK, int(np.floor(x)) & MASK]
