@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVKIT := nuscenes-devkit==1.2.0
 
+DEMO := configs/demo/dsvt_pillar_demo.py
+DEMO_DIR := work_dirs/demo
+DEMO_DATA := data/synthetic/sparse3d_val.arrow
+
 .PHONY: install demo test lint bench clean
 
 install: $(STAMP)
@@ -15,6 +19,16 @@ $(STAMP): setup.py pyproject.toml requirements/constraints.txt
 	$(BIN)/python -m pip install --editable ".[dev]" --constraint requirements/constraints.txt
 	$(BIN)/python -m pip install --no-deps $(DEVKIT)
 	@touch $@
+
+# Writes the synthetic data set, trains on it by the clock, tests on held-out scenes, and draws what was found.
+demo: install $(DEMO_DATA)
+	$(BIN)/python tools/train.py $(DEMO) --work-dir $(DEMO_DIR)
+	$(BIN)/python tools/test.py $(DEMO) $(DEMO_DIR) --work-dir $(DEMO_DIR) --show-dir $(DEMO_DIR)
+	@echo "pictures, the 3D page (scene.html), the checkpoint and the log are in $(DEMO_DIR)/"
+
+$(DEMO_DATA): | install
+	$(BIN)/python tools/create_data.py synthetic --root data/synthetic --force \
+		--scenes 80 --val-scenes 20 --frames 4 --sweeps 2 --image-scale 0.25
 
 test: install
 	$(BIN)/python -m pytest

@@ -55,6 +55,14 @@ class TimedTrainLoop(IterBasedTrainLoop):
         """Used share of the budget, 0 to 1."""
         return min(1.0, max(self.elapsed / self.max_seconds, self._iter / self._max_iters))
 
+    @property
+    def max_iters(self) -> int:
+        """Iterations that the budget will allow at the pace so far; exact once the last one has begun."""
+        by_time = self.elapsed / self.max_seconds
+        if by_time == 0 or self._iter >= self._max_iters - 1:
+            return self._max_iters
+        return min(self._max_iters, max(self._iter + 2, round(self._iter / by_time)))
+
     def run_iter(self, data_batch: Any) -> None:
         """Train one iteration; when the time is used, it is the last one, and hooks see it as such."""
         self._read_clock()

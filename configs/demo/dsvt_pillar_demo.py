@@ -4,7 +4,7 @@ _base_ = ["../_base_/datasets/nuscenes_lidar.py", "../_base_/runtime.py"]
 data_root = "data/synthetic"
 grid = dict(point_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], voxel_size=[0.4, 0.4, 8.0], stride=2)
 
-load_points = dict(type="LoadPoints", sweeps=4)
+load_points = dict(type="LoadPoints", sweeps=2)
 train_pipeline = [
     "$load_points",
     dict(type="LoadAnnotations", class_names="$class_names", min_points=1),
@@ -41,11 +41,11 @@ model = dict(
         bev_backbone=dict(
             type="ResidualBEVBackbone",
             in_channels=32,
-            num_blocks=[1, 1, 1],
+            num_blocks=[0, 1, 1],
             strides=[2, 2, 2],
             channels=[32, 48, 64],
             up_strides=[1, 2, 4],
-            up_channels=[32, 32, 32],
+            up_channels=[16, 16, 16],
         ),
     ),
     head=dict(
@@ -53,7 +53,7 @@ model = dict(
         grid="$grid",
         class_names="$class_names",
         tasks=["$class_names"],
-        in_channels=96,
+        in_channels=48,
         shared_channels=32,
         num_convs=1,
         num_heatmap_convs=1,
@@ -81,4 +81,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10),
 )
 custom_hooks = [dict(type="OneCycleByProgress", peak_lr=3e-3), dict(type="ProgressHook")]
-default_hooks = dict(checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=-1, save_last=True))
+default_hooks = dict(
+    logger=dict(interval=50, log_metric_by_epoch=False),
+    checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=-1, save_last=True),
+)
+log_processor = dict(by_epoch=False)

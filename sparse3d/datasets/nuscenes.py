@@ -60,7 +60,7 @@ class NuScenesDataset(Dataset):
     ) -> None:
         if seed < 0:
             raise ValueError(f"NuScenesDataset: seed must not be negative, got {seed}")
-        self.frames = _open_frames(Path(data_root), Path(data_root) / index)
+        self.frames = open_frames(Path(data_root), Path(data_root) / index)
         self.positions = _positions(indices, len(self.frames))
         self.metainfo = {"dataset_type": "nuscenes", "classes": tuple(class_names)}
         self.pipeline = [build_transform(transform) for transform in pipeline]
@@ -98,7 +98,8 @@ class NuScenesDataset(Dataset):
         return sample.replace(gt=select_instances(sample.gt, sample.gt.num_points >= self.min_points))
 
 
-def _open_frames(data_root: Path, index: Path) -> Sequence[Frame]:
+def open_frames(data_root: Path, index: Path) -> Sequence[Frame]:
+    """Return the frames of an Arrow index, or of an mmdetection3d info file (`.pkl`)."""
     if index.suffix == ".pkl":
         return read_mmdet3d_infos(index, data_root)
     return FrameIndex(index, data_root)
