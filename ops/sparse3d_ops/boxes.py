@@ -252,14 +252,24 @@ def _iou_matrix(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     return out.to(dtype)
 
 
+def _reach(boxes: Tensor) -> Tensor:
+    """Return half the diagonal seen from above ``[N]``: boxes farther apart than their reaches do not meet."""
+    return torch.hypot(boxes[:, 3], boxes[:, 4]) / 2
+
+
 def _with_reach(boxes: Tensor) -> np.ndarray:
-    """Append half the diagonal seen from above: two boxes farther apart than their reaches do not meet."""
-    return torch.cat([boxes, boxes[:, 3:5].norm(dim=1, keepdim=True) / 2], dim=1).numpy()
+    return torch.cat([boxes, _reach(boxes)[:, None]], dim=1).numpy()
 
 
 def _iou_matrix_reference(a: Tensor, b: Tensor) -> Tensor:
-    rows = max(1, CHUNK // max(1, len(b)))
-    return torch.cat([_iou(part[:, None], b[None]) for part in a.split(rows)])
+    """Compute the pairs near enough to meet; of the others the IoU is 0."""
+    first, second = _reach(a), _reach(b)
+    distance = torch.hypot(a[:, None, 0] - b[:, 0], a[:, None, 1] - b[:, 1])
+    rows, columns = (distance <= first[:, None] + second).nonzero(as_tuple=True)
+    out = torch.zeros_like(distance)
+    for i, j in zip(rows.split(CHUNK), columns.split(CHUNK), strict=True):
+        out[i, j] = _iou(a[i], b[j])
+    return out
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:

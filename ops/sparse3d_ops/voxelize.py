@@ -196,7 +196,9 @@ def voxelize_hard(
     """
     _check_caps(max_points, max_voxels)
     voxelization = voxelize(points, batch_index, point_range, voxel_size, batch_size)
-    return _fill_slots(points, voxelization, batch_size, max_points, max_voxels)
+    if points.device.type != "cpu":
+        return _harden_reference(points, voxelization, batch_size, max_points, max_voxels)
+    return _harden(points, voxelization, batch_size, max_points, max_voxels)
 
 
 def voxelize_hard_reference(
@@ -208,13 +210,29 @@ def voxelize_hard_reference(
     max_points: int,
     max_voxels: int,
 ) -> HardVoxelization:
-    """``voxelize_hard`` on top of ``voxelize_reference``."""
+    """``voxelize_hard`` in plain torch, on top of ``voxelize_reference``."""
     _check_caps(max_points, max_voxels)
     voxelization = voxelize_reference(points, batch_index, point_range, voxel_size, batch_size)
-    return _fill_slots(points, voxelization, batch_size, max_points, max_voxels)
+    return _harden_reference(points, voxelization, batch_size, max_points, max_voxels)
 
 
-def _fill_slots(
+def _harden(
+    points: Tensor, voxelization: Voxelization, batch_size: int, max_points: int, max_voxels: int
+) -> HardVoxelization:
+    coords, rows = voxelization.coords, voxelization.point_to_voxel.numpy()
+    slots, filled = kernels.assign_slots(rows, coords.numpy(), batch_size, max_points, max_voxels)
+    num_points = torch.from_numpy(filled)
+    kept = num_points > 0
+    features = points.detach()
+    wide = (features if features.dtype == torch.float64 else features.float()).contiguous()
+    voxels = wide.new_zeros(int(kept.sum()), max_points, points.shape[1])
+    ranges = threads.even(len(points), wide.numel())
+    new_rows = (kept.cumsum(0) - 1).numpy()
+    threads.run(kernels.fill_slots, ranges, wide.numpy(), rows, slots, new_rows, voxels.numpy())
+    return HardVoxelization(coords[kept], voxels.to(points.dtype), num_points[kept])
+
+
+def _harden_reference(
     points: Tensor, voxelization: Voxelization, batch_size: int, max_points: int, max_voxels: int
 ) -> HardVoxelization:
     coords = voxelization.coords
@@ -228,7 +246,7 @@ def _fill_slots(
     slot = members.rank()
     use = kept[voxel] & (slot < max_points)
     voxels = points.new_zeros(int(kept.sum()), max_points, points.shape[1])
-    voxels[new_row[voxel[use]], slot[use]] = points[rows[use]]
+    voxels[new_row[voxel[use]], slot[use]] = points.detach()[rows[use]]
     return HardVoxelization(coords[kept], voxels, members.counts[kept].clamp(max=max_points))
 
 

@@ -205,6 +205,17 @@ def test_hard_voxels_equal_the_literal_rule(function, max_points: int, max_voxel
         assert not voxels.voxels[row, held:].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_hard_voxels_keep_dtype_and_no_graph(dtype: torch.dtype) -> None:
+    points, batch_index = cloud(2000, 3)
+    points = points.to(dtype).requires_grad_()
+    fast, slow = (f(points, batch_index, RANGE, SIZE, 3, 4, 500) for f in (voxelize_hard, voxelize_hard_reference))
+    assert fast.voxels.dtype == dtype
+    assert not fast.voxels.requires_grad
+    assert torch.equal(fast.voxels, slow.voxels)
+    assert torch.equal(fast.num_points, slow.num_points)
+
+
 @BOTH_HARD
 def test_hard_voxels_of_nothing(function) -> None:
     voxels = function(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64), RANGE, SIZE, 2, 3, 4)

@@ -101,3 +101,46 @@ def _popcount(word: np.uint64) -> np.int64:
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@njit(cache=True, nogil=True)
+def assign_slots(
+    rows: np.ndarray,  # [P] int64, voxel of each point, -1 outside
+    coords: np.ndarray,  # [V, 4] int32
+    batch_size: int,
+    max_points: int,
+    max_voxels: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the slot of each point in its voxel ``[P]`` (-1: dropped) and the filled slots of each voxel ``[V]``."""
+    opened = np.zeros(batch_size, np.int64)
+    filled = np.zeros(len(coords), np.int64)
+    slots = np.full(len(rows), -1)
+    for point in range(len(rows)):
+        row = rows[point]
+        if row < 0:
+            continue
+        if filled[row] == 0:
+            opened[coords[row, 0]] += 1
+            filled[row] = -1 if opened[coords[row, 0]] > max_voxels else 0
+        if 0 <= filled[row] < max_points:
+            slots[point] = filled[row]
+            filled[row] += 1
+    return slots, np.maximum(filled, 0)
+
+
+@njit(cache=True, nogil=True)
+def fill_slots(
+    start: int,
+    stop: int,
+    points: np.ndarray,  # [P, F]
+    rows: np.ndarray,  # [P] int64
+    slots: np.ndarray,  # [P] int64
+    new_rows: np.ndarray,  # [V] int64
+    voxels: np.ndarray,  # [kept V, max_points, F]
+) -> None:
+    """Copy points into their slots; no two points share one."""
+    for point in range(start, stop):
+        if slots[point] >= 0:
+            row = new_rows[rows[point]]
+            for feature in range(points.shape[1]):
+                voxels[row, slots[point], feature] = points[point, feature]
