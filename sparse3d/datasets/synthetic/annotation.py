@@ -1,7 +1,7 @@
 """Annotations of one key frame: boxes, attributes, visibility and the points inside.
 
-A box stands where its object was when the LiDAR's beam passed it, up to 50 ms before the key frame's stamp, because that
-is where annotators see the points (and where the cameras, which fire as the beam passes them, see the object).
+A box stands where its object was when the LiDAR's beam passed it, up to 50 ms before the key frame's stamp, because
+that is where annotators see the points (and where the cameras, which fire as the beam passes them, see the object).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def annotate(world: World, stamp: float, scan: Scan) -> list[Annotation]:
 
 @kernel
 def count_inside(points, centers, sizes, yaws):
-    """Count the points ``[M, 3]`` in each box (``[N, 3]``, ``[N, 3]`` length, width, height, ``[N]``), faces included."""
+    """Count the points ``[M, 3]`` in each box, faces included; ``sizes [N, 3]`` are length, width, height."""
     counts = np.zeros(len(centers), np.int64)
     for box in range(len(centers)):
         cos, sin = np.cos(yaws[box]), np.sin(yaws[box])

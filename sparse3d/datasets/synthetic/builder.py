@@ -56,7 +56,7 @@ class Builder:
         return True
 
     def decorate(self, parts: Sequence[Part], pose: np.ndarray, footprint: tuple[float, float]) -> bool:
-        """Put scenery at ``(x, y, yaw)`` on ground of ``footprint`` (length, width) metres; returns False if it is taken."""
+        """Put scenery at ``(x, y, yaw)`` on ``footprint`` (length, width) metres; returns False if that is taken."""
         x, y, yaw = (float(value) for value in pose)
         if not self.occupancy.take_still(x, y, yaw, *footprint):
             return False

@@ -171,7 +171,7 @@ def _round_light(rotation, part, nx, ny, nz, cam2world, light):
 
 @inlined
 def _glossy(pattern):
-    return pattern == PAINT or pattern == CABIN or pattern == COACH or pattern == GLASS or pattern == FACADE
+    return pattern in (PAINT, CABIN, COACH, GLASS, FACADE)
 
 
 @inlined

@@ -56,7 +56,7 @@ def furnish_pavements(builder: Builder, street: Street) -> None:
             builder.decorate(scenery.traffic_light(), facing, (0.3, 0.3))
 
 
-# -- the strip --------------------------------------------------------------------------------------------------
+# -- the strip -------------------------------------------------------------------------------------------------------
 
 
 def _parked_cars(builder: Builder, street: Street, direction: int, begin: float, end: float) -> None:
@@ -76,7 +76,7 @@ def _parked_heavy(builder: Builder, street: Street, direction: int, begin: float
     while s < end:
         make = pick(rng, (vehicles.truck, vehicles.trailer, vehicles.bus), (3, 3.5, 2.5))
         shape = make(rng)
-        pose = _on_strip(street, direction, s + direction * 0 + shape.size[0] / 2, 0.0, rng.normal(0, 0.015))
+        pose = _on_strip(street, direction, s + shape.size[0] / 2, 0.0, rng.normal(0, 0.015))
         placed = builder.stand(shape, pose, parked="bus" not in shape.category)
         if placed and "bus" in shape.category:
             shelter = _beside(street, direction, s + shape.size[0] / 2, 2.6)
@@ -142,7 +142,7 @@ def _cones(builder: Builder, street: Street, direction: int, begin: float, end: 
         builder.stand(props.traffic_cone(rng), _beside(street, direction, s, line + rng.normal(0, 0.15)), parked=False)
 
 
-# -- behind the pavement --------------------------------------------------------------------------------------------------
+# -- behind the pavement ---------------------------------------------------------------------------------------------
 
 
 def _tower(builder: Builder, street: Street, character: Character, side: int, s: float, room: float) -> float:
@@ -222,7 +222,7 @@ def _yard(builder: Builder, street: Street, character: Character, side: int, s: 
     return width
 
 
-# -- poses --------------------------------------------------------------------------------------------------
+# -- poses -----------------------------------------------------------------------------------------------------------
 
 
 def _furnish(builder: Builder, street: Street, side: int, s: float, *, lamp: bool, trees: bool) -> None:

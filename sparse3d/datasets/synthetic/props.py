@@ -106,7 +106,8 @@ def barrier(rng: np.random.Generator, *, plastic: bool) -> Shape:
         ]  # fmt: skip
     else:
         parts = [
-            *(box((0, side * (width / 2 - 0.2), height / 2), (0.5, 0.08, height), GREY, lean=(0.2, 0.2, 0)) for side in (-1, 1)),
+            *(box((0, side * (width / 2 - 0.2), height / 2), (0.5, 0.08, height), GREY, lean=(0.2, 0.2, 0))
+              for side in (-1, 1)),
             *(box((0, 0, level * height), (0.07, width, 0.26), SAFETY_ORANGE, pattern=BLOCKS, colour2=WHITE)
               for level in (0.45, 0.86)),
         ]  # fmt: skip

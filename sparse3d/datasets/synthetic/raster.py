@@ -1,11 +1,11 @@
 """Which part a pixel shows (numba kernels).
 
 A pinhole camera sees the point X = (x', y', 1) / w along the ray of pixel (u, v); x' and y' are affine in u and v. For
-a half space n . X <= d of a hull that does not contain the camera (d < 0), w <= (n . (x', y', 1)) / d; for one that does,
-w >= the same quotient. Both bounds are affine in (u, v), so a hull is seen where its smallest upper bound is above its
-largest lower bound, that upper bound is the inverse depth, and in each row the pixels form one interval, found from the
-crossings of all pairs of bounds. The largest inverse depth wins a pixel. A pixel remembers part and face, as
-`part * FACES + face`.
+a half space n . X <= d of a hull that does not contain the camera (d < 0), w <= (n . (x', y', 1)) / d; for one that
+does, w >= the same quotient. Both bounds are affine in (u, v), so a hull is seen where its smallest upper bound is
+above its largest lower bound, that upper bound is the inverse depth, and in each row the pixels form one interval,
+found from the crossings of all pairs of bounds. The largest inverse depth wins a pixel. A pixel remembers part and
+face, as `part * FACES + face`.
 
 Shadows are the same with parallel rays: on the ground, the distances towards the sun at which a ray enters and leaves a
 half space are affine in the place.
@@ -89,7 +89,7 @@ def draw_shadows(parts, sun, origin, cell, lowest, shadow):
 
 @inlined
 def _hull_bounds(parts, part, intrinsic, upper, lower):
-    """Fill in upper and lower bounds ``(a, b, c, face)``, a u + b v + c, of the inverse depth; returns their numbers."""
+    """Fill in bounds ``(a, b, c, face)`` of the inverse depth, a u + b v + c; returns the numbers of either kind."""
     uppers, lowers = 0, 1
     lower[0] = 0.0  # the depth is positive
     for face in range(6):
@@ -140,7 +140,7 @@ def _row_span(upper, uppers, lower, lowers, row, left, right):
                 return left, left
     if begin > end:
         return left, left
-    return int(math.ceil(begin)), int(math.floor(end)) + 1
+    return math.ceil(begin), math.floor(end) + 1
 
 
 @inlined
@@ -194,7 +194,7 @@ def _draw_round(tables, parts, part, intrinsic, depth, shown, screen):
 
 @inlined
 def _screen_box(parts, part, intrinsic, corners, shape):
-    """Return columns ``[left, right)`` and rows ``[top, bottom)`` around a part, clipped to what is before the camera."""
+    """Return columns ``[left, right)`` and rows ``[top, bottom)`` around what is before the camera of a part."""
     half, turn, before = parts.half, parts.rotation, 0
     for corner in range(8):
         x = half[part, 0] if corner & 1 else -half[part, 0]

@@ -2,8 +2,8 @@
 
 A hull is six half spaces n . p <= d; a ray enters it at the last plane it passes inwards and leaves at the first it
 passes outwards. Cylinders and ellipsoids are quadrics, cylinders closed by two discs. All coordinates are in the axes
-of the part; `kind`, `half` and `planes` are arrays of `Parts`. (Kernels get arrays one by one: taking one out of a tuple
-costs a reference count, which shows a pixel.)
+of the part; `kind`, `half` and `planes` are arrays of `Parts`. (What runs for every pixel takes its arrays one by one:
+taking them out of a tuple there costs reference counting, which halved the speed.)
 """
 
 from __future__ import annotations

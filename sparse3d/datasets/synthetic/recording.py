@@ -169,7 +169,7 @@ class _Recorder:
             "visibility_token": annotation.visibility,
             "attribute_tokens": attributes,
             **_placement(box),
-            "size": [round(value, 3) for value in (width, length, height)],
+            "size": [float(value) for value in (width, length, height)],
             "num_lidar_pts": annotation.points,
             "num_radar_pts": 0,
         }

@@ -31,6 +31,7 @@ FACADES: tuple[Colour, ...] = (
     (0.66, 0.6, 0.56),
 )  # fmt: skip
 GREENS: tuple[Colour, ...] = ((0.13, 0.24, 0.07), (0.2, 0.3, 0.09), (0.1, 0.2, 0.09), (0.28, 0.31, 0.1))
+PANE: Colour = (0.16, 0.2, 0.25)
 BARK: Colour = (0.24, 0.18, 0.13)
 BILLBOARDS: tuple[Colour, ...] = ((0.1, 0.25, 0.5), (0.6, 0.1, 0.1), (0.85, 0.85, 0.8), (0.1, 0.4, 0.2))
 
@@ -38,7 +39,7 @@ BILLBOARDS: tuple[Colour, ...] = ((0.1, 0.25, 0.5), (0.6, 0.1, 0.1), (0.85, 0.85
 def building(rng: np.random.Generator, width: float, depth: float, height: float) -> list[Part]:
     """Build a house with windows, a plinth and things on its roof; ``depth`` runs away from the street."""
     wall = tint(rng, pick(rng, FACADES))
-    glass = tint(rng, (0.16, 0.2, 0.25), 0.15)
+    glass = tint(rng, PANE, 0.15)
     parts = [
         box((0, 0, height / 2), (width, depth, height), wall, pattern=FACADE, colour2=glass),
         box((0, 0, height + 0.25), (width + 0.3, depth + 0.3, 0.5), tint(rng, GREY)),
@@ -58,7 +59,7 @@ def house(rng: np.random.Generator, width: float, depth: float) -> list[Part]:
     wall = tint(rng, pick(rng, FACADES))
     rise = rng.uniform(1.6, 2.6)
     return [
-        box((0, 0, height / 2), (width, depth, height), wall, pattern=FACADE, colour2=tint(rng, (0.16, 0.2, 0.25), 0.15)),
+        box((0, 0, height / 2), (width, depth, height), wall, pattern=FACADE, colour2=tint(rng, PANE, 0.15)),
         box((0, 0, height + rise / 2), (width + 0.5, depth + 0.8, rise), tint(rng, (0.4, 0.2, 0.15)), pattern=ROOF,
             lean=(0.4, 0.4, depth / 2)),
         box((width * 0.25, depth * 0.1, height + rise), (0.6, 0.6, 1.4), tint(rng, (0.45, 0.25, 0.2)), pattern=BRICK),

@@ -40,6 +40,6 @@ def pick(rng: np.random.Generator, options: Sequence, weights: Sequence[float] |
 def tint(rng: np.random.Generator, colour: Colour, amount: float = 0.06) -> Colour:
     """Vary a colour a little."""
     values = np.clip(
-        np.asarray(colour) * rng.uniform(1 - 2 * amount, 1 + 2 * amount) + rng.normal(0, amount / 3, 3), 0, 1
+        np.asarray(colour) * rng.uniform(1 - 2 * amount, 1 + 2 * amount) + rng.normal(0, amount / 8, 3), 0, 1
     )
     return tuple(values)

@@ -1,7 +1,7 @@
 """Street: the cross section of a road, and the way from its own axes to the world's.
 
-`s` runs along the street, `n` to its left; traffic keeps to the right, so direction +1 uses negative `n`. From the middle
-outwards: lanes, a cycle lane, a strip for parking, the kerb, the pavement, and what is built behind it.
+`s` runs along the street, `n` to its left; traffic keeps to the right, so direction +1 uses negative `n`. From the
+middle outwards: lanes, a cycle lane, a strip for parking, the kerb, the pavement, and what is built behind it.
 """
 
 from __future__ import annotations

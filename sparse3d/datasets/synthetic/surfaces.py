@@ -2,8 +2,8 @@
 
 `shade` returns `(red, green, blue, reflectivity, loss)`: colour in 0..1, reflectivity as the intensity (0..255) of a
 return at right angles, loss as the probability that a beam comes back with nothing (dark glass, gaps of a fence).
-Metal plates, lamps and sheeting that throw light back (RETRO and the plates on PAINT) are far brighter than the rest, as
-on real roads. Patterns are functions of the place on the part, in metres.
+Metal plates, lamps and sheeting that throw light back (RETRO and the plates on PAINT) are far brighter than the rest,
+as on real roads. Patterns are functions of the place on the part, in metres.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from .parts import (
     PAVEMENT,
     PLAIN,
     RETRO,
-    ROOF,
     WHEEL,
 )  # fmt: skip
 from .rays import BACK, BOTTOM, FRONT, LEFT, RIGHT, TOP, inlined
@@ -70,9 +69,9 @@ def shade(smooth, white, patterns, half, colours, part, face, x, y, z, fine):
     if pattern == PAINT:
         return _paint(face, x / hx, y / hy, z / hz, r, g, b)
     if pattern == CABIN:
-        return _cabin(face, x / hx if face == LEFT or face == RIGHT else y / hy, z / hz, r, g, b)
+        return _cabin(face, x / hx if face in (LEFT, RIGHT) else y / hy, z / hz, r, g, b)
     if pattern == WHEEL:
-        if (face == TOP or face == BOTTOM) and x * x + y * y < 0.36 * hx * hx:
+        if face in (TOP, BOTTOM) and x * x + y * y < 0.36 * hx * hx:
             return second[0], second[1], second[2], 30.0, 0.0
         return r, g, b, 4.0, 0.15
     if pattern == COACH:
@@ -86,7 +85,7 @@ def shade(smooth, white, patterns, half, colours, part, face, x, y, z, fine):
 
 @inlined
 def _small(pattern, x, y, z, hy, hz, r, g, b, second, fine):
-    """Cones, barriers, fences, sheeting, glass and roofs."""
+    """Cones, barriers, fences, sheeting, glass, and roofs (the rest)."""
     if pattern == BANDS:
         if z > 0.1 * hz:
             return second[0], second[1], second[2], 210.0, 0.0
@@ -215,7 +214,7 @@ def _coach(face, x, v, w, hx, r, g, b, stripe):
     """A bus: a band of windows, one large windscreen in front, lamps and plate behind."""
     v = abs(v)
     glazed = False
-    if face == LEFT or face == RIGHT:
+    if face in (LEFT, RIGHT):
         glazed = w > 0.0 and w < 0.72 and abs(fraction((x + hx) / 1.5) - 0.5) < 0.45 and abs(x) < hx - 0.3
         if w > -0.55 and w < -0.3:
             return stripe[0], stripe[1], stripe[2], 45.0, 0.0
@@ -248,7 +247,7 @@ def _cargo(face, x, y, w, hx, hy, r, g, b, panel):
             return 0.9, 0.9, 0.88, 255.0, 0.0
         if abs(y) < 0.02 or abs(abs(y) - 0.9 * hy) < 0.02:
             return 0.4 * r, 0.4 * g, 0.4 * b, 15.0, 0.0
-    elif face == LEFT or face == RIGHT:
+    elif face in (LEFT, RIGHT):
         if w < -0.9:
             return 0.3, 0.3, 0.3, 60.0, 0.0
         if abs(x) < 0.62 * hx and abs(w + 0.05) < 0.4:

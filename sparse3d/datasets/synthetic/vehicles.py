@@ -142,7 +142,7 @@ def construction_vehicle(rng: np.random.Generator) -> Shape:
     return Shape.fit("vehicle.construction", build(rng))
 
 
-# -- bodies --------------------------------------------------------------------------------------------------
+# -- bodies ----------------------------------------------------------------------------------------------------------
 
 
 def _axles(front: float, rear: float, width: float, radius: float, tyre: float) -> list[Part]:
@@ -217,7 +217,7 @@ def _pickup(rng: np.random.Generator) -> list[Part]:
     sill = 0.58 * height
     return [
         box((0, 0, 0.4), (length * 0.96, width * 0.9, 0.3), BLACK),
-        box((length / 2 - 0.14 * length, 0, 0.8), (0.28 * length, width, 0.7), paint, pattern=PAINT, lean=(0.08, 0, 0.04)),
+        box((0.36 * length, 0, 0.8), (0.28 * length, width, 0.7), paint, pattern=PAINT, lean=(0.08, 0, 0.04)),
         box((middle, 0, 0.8), (cabin, width, 0.7), paint, pattern=PAINT),
         box((middle, 0, (sill + height) / 2), (cabin, width * 0.94, height - sill), paint,
             pattern=CABIN, lean=(0.5, 0.1, 0.12)),

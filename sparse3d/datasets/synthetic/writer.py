@@ -140,7 +140,7 @@ def _write_map(root: Path) -> None:
     cv2.imwrite(str(path), np.zeros((64, 64), dtype=np.uint8))
 
 
-# -- arguments and target --------------------------------------------------------------------------------------------------
+# -- arguments and target --------------------------------------------------------------------------------------------
 
 
 def _check(*, frames: int, seed: int, sweeps: int, image_scale: float, workers: int | None) -> None:
@@ -164,7 +164,8 @@ def _scene_names(version: str, scenes: int, val_scenes: int) -> tuple[tuple[str,
         available = split_scenes(split)
         if not 0 <= count <= len(available):
             raise ValueError(
-                f"write_synthetic: {argument} must be 0 to {len(available)}, the size of nuScenes' split {split!r}, got {count}"
+                f"write_synthetic: {argument} must be 0 to {len(available)}, the size of nuScenes' split {split!r}, "
+                f"got {count}"
             )
         chosen.append(available[:count])
     if scenes + val_scenes == 0:
