@@ -168,6 +168,16 @@ def test_an_untrained_heat_map_says_a_tenth() -> None:
     assert all(float(own["hm"].detach().sigmoid().mean()) == pytest.approx(0.1, abs=0.01) for own in maps)
 
 
+def test_single_convolutions_run_as_one_and_equal_themselves() -> None:
+    head = build_head(num_convs=1, num_heatmap_convs=1).eval()
+    bev = torch.randn(2, 24, *GRID.out_shape)
+    shared = head.shared(bev)
+    for task, own in zip(head.tasks, head(Features(bev=bev)), strict=True):
+        assert set(own) == set(task)
+        for name, branch in task.items():
+            torch.testing.assert_close(own[name], branch(shared), rtol=1e-4, atol=1e-5)
+
+
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="exactly once"):
         build_head(tasks=[["car", "truck"], ["bus"]])

@@ -93,7 +93,9 @@ class BasicBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(out_channels, **NORM)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels, **NORM)
-        self.stride = stride
+        # The shortcut strides by pooling single cells: oneDNN's strided 1x1 convolution writes out of bounds in its
+        # backward pass on channels-last maps of fewer than 8 channels (torch 2.13).
+        self.subsample = nn.AvgPool2d(1, stride) if stride > 1 else nn.Identity()
         self.shortcut = nn.Identity()
         if project:
             projection = nn.Conv2d(in_channels, out_channels, 1, bias=False)
@@ -102,10 +104,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, in, Y, X]`` to ``[B, out, Y / stride, X / stride]``."""
         out = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        # The shortcut strides by slicing: oneDNN's strided 1x1 convolution writes out of bounds in its backward pass on
-        # channels-last maps of fewer than 8 channels (torch 2.13).
-        shortcut = self.shortcut(x[..., :: self.stride, :: self.stride])
-        return F.relu(self.norm2(self.conv2(out)) + shortcut, inplace=True)
+        return F.relu(self.norm2(self.conv2(out)) + self.shortcut(self.subsample(x)), inplace=True)
 
 
 def _neck(in_channels: int, out_channels: int, stride: float) -> nn.Sequential:
