@@ -1,7 +1,7 @@
 """Prepare a data set: write its index, or write the synthetic data set.
 
-    python tools/create_data.py nuscenes --root data/nuscenes --version v1.0-trainval
-    python tools/create_data.py synthetic --root data/synthetic --scenes 40 --val-scenes 10 --frames 6
+python tools/create_data.py nuscenes --root data/nuscenes --version v1.0-trainval
+python tools/create_data.py synthetic --root data/synthetic --scenes 40 --val-scenes 10 --frames 6
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def _add_nuscenes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder that holds v1.0-*/, samples/ and sweeps/")
-    parser.add_argument("--version", required=True, help="v1.0-mini, v1.0-trainval or v1.0-test; mini, trainval, test do too")
+    parser.add_argument(
+        "--version", required=True, help="v1.0-mini, v1.0-trainval or v1.0-test; mini, trainval, test do too"
+    )
     parser.set_defaults(run=lambda arguments: create_nuscenes_index(arguments.root, arguments.version))
 
 
@@ -34,8 +36,12 @@ def _add_synthetic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val-scenes", type=int, default=10, help="held-out scenes (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=6, help="key frames a scene, 2 Hz (default: %(default)s)")
     parser.add_argument("--sweeps", type=int, default=9, help="LiDAR sweeps between key frames (default: %(default)s)")
-    parser.add_argument("--image-scale", type=float, default=1.0, help="1 writes 1600x900 images (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same bytes (default: %(default)s)")
+    parser.add_argument(
+        "--image-scale", type=float, default=1.0, help="1 writes 1600x900 images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed writes the same bytes (default: %(default)s)"
+    )
     parser.add_argument("--version", default="v1.0-trainval", help="name of the table folder (default: %(default)s)")
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     parser.add_argument("--force", action="store_true", help="replace a synthetic data set that is already there")

@@ -50,7 +50,9 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         help="folder with an index (sparse3d_*.arrow) or an info file (*.pkl) to use instead of the config's data set",
     )
-    parser.add_argument("--min-points", type=int, default=5, help="learn and score boxes with at least so many LiDAR points")
+    parser.add_argument(
+        "--min-points", type=int, default=5, help="learn and score boxes with at least so many LiDAR points"
+    )
     parser.add_argument("--target", type=float, default=0.9, help="mean AP to reach (default: %(default)s)")
     parser.add_argument("--iterations", type=int, default=400, help="give up after so many (default: %(default)s)")
     parser.add_argument("--every", type=int, default=25, help="score after so many iterations (default: %(default)s)")
