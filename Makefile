@@ -31,7 +31,7 @@ $(DEMO_DATA): | install
 		--scenes 80 --val-scenes 20 --frames 4 --sweeps 2 --image-scale 0.25
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 lint: install
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ lint: install
 	$(BIN)/mypy
 
 bench: install
-	$(BIN)/python tools/benchmark_ops.py
+	$(BIN)/python tools/benchmark_ops.py --samples 600
 
 clean:
 	rm -rf $(VENV) work_dirs data/synthetic

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from common import add_config, read_config, work_dir
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -66,6 +67,7 @@ def main() -> None:
     arguments = parse_arguments()
     config = read_config(arguments)
     init_default_scope(config.default_scope)
+    MMLogger.get_instance("overfit", log_level="WARNING")  # mmengine lists every parameter's initialisation otherwise
     torch.manual_seed(0)
     frames = _learnable_frames(arguments, config)
     samples = _load(frames, config)

@@ -29,7 +29,7 @@ model = dict(
             stages=[
                 dict(
                     channels=32,
-                    num_heads=4,
+                    num_heads=2,
                     ffn_channels=64,
                     num_blocks=1,
                     set_size=36,
