@@ -21,12 +21,12 @@ from .rays import TOP, inlined, kernel, surface_normal, turn_back
 from .rig import IMAGE_SIZE, Camera, pose_matrix
 from .street import street_table
 from .surfaces import shade, shade_road
-from .textures import noise_tables, smooth_noise
+from .textures import smooth_noise
 from .world import Look, World
 
 VIEW_DISTANCE = 190.0  # metres; what is farther is not drawn
 HAZE_DISTANCE = 420.0  # metres after which half of the light is haze
-SHADOW_CELL, SHADOW_REACH = 0.1, 64.0  # metres: resolution of the shadow map, and how far it reaches from the car
+SHADOW_CELL, SHADOW_REACH = 0.125, 60.0  # metres: resolution of the shadow map, and how far it reaches from the car
 CONTACT_HEIGHT = 0.35  # metres; what begins below darkens the ground it stands on
 
 
@@ -57,7 +57,9 @@ def light_ground(world: World, time: float) -> GroundLight:
     hidden, contact = np.zeros((2, cells, cells), dtype=np.uint8)
     draw_shadows(parts, world.look.sun, origin, SHADOW_CELL, np.inf, hidden)
     draw_shadows(parts, np.array([0.0, 0.0, 1.0]), origin, SHADOW_CELL, CONTACT_HEIGHT, contact)
-    return GroundLight(np.dstack([cv2.blur(hidden, (3, 3)), cv2.blur(contact, (11, 11))]), origin)
+    maps = np.dstack([cv2.blur(hidden, (3, 3)), cv2.blur(contact, (11, 11))])
+    maps[[0, -1]] = maps[:, [0, -1]] = 0
+    return GroundLight(maps, origin)
 
 
 def trace(world: World, camera: Camera, time: float, scale: float) -> tuple[np.ndarray, np.ndarray, Parts]:
@@ -79,7 +81,7 @@ def trace(world: World, camera: Camera, time: float, scale: float) -> tuple[np.n
     depth, shown = np.zeros((height, width), dtype=np.float32), np.full((height, width), SKY, dtype=np.int32)
     intrinsic = camera.intrinsic(scale)
     draw_ground(rotation, origin[2], intrinsic, depth, shown)
-    draw_parts(noise_tables(), seen, intrinsic, depth, shown)
+    draw_parts(seen, intrinsic, depth, shown)
     return depth, shown, seen
 
 
@@ -90,8 +92,8 @@ def render(world: World, camera: Camera, time: float, scale: float, ground: Grou
     image = np.empty((*shown.shape, 3), dtype=np.uint8)
     light = _light_table(world.look)
     faces = _face_table(parts, cam2world, world.look.sun)
-    ground_tables = (ground.maps, ground.origin, street_table(world.streets), world.look.asphalt)
-    _paint(image, depth, shown, parts, faces, camera.intrinsic(scale), cam2world, light, ground_tables, noise_tables())
+    place = (ground.maps, ground.origin, street_table(world.streets), world.look.asphalt)
+    _paint(image, depth, shown, parts, faces, camera.intrinsic(scale), cam2world, light, place)
     return image
 
 
@@ -108,9 +110,8 @@ def _face_table(parts: Parts, cam2world: np.ndarray, sun: np.ndarray) -> np.ndar
 
 
 @kernel
-def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, ground, tables):
+def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, ground):
     maps, map_origin, streets, asphalt = ground
-    smooth, white = tables
     kind, center, half, rotation = parts.kind, parts.center, parts.half, parts.rotation
     patterns, colours, planes = parts.pattern, parts.colours, parts.planes
     focal = intrinsic[0, 0]
@@ -122,13 +123,13 @@ def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, groun
             code, inverse = shown[row, column], depth[row, column]
             rx, ry, rz = _turn(cam2world, x, y, 1.0)
             if code == SKY or inverse < 1e-4:
-                r, g, b = _sky(smooth, rx, ry, rz, light)
+                r, g, b = _sky(rx, ry, rz, light)
                 _store(image, row, column, r, g, b)
                 continue
             far = 1.0 / inverse
             wx, wy = cam2world[0, 3] + far * rx, cam2world[1, 3] + far * ry
             if code == ROAD:
-                r, g, b, _, _ = shade_road(smooth, white, wx, wy, streets, asphalt, far / focal)
+                r, g, b, _, _ = shade_road(wx, wy, streets, asphalt, far / focal)
                 hidden, contact = _look_up(maps, map_origin, wx, wy)
                 lit, sheen, up = sz * (1 - hidden), 0.0, 1.0
             else:
@@ -137,7 +138,7 @@ def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, groun
                 px, py, pz = turn_back(
                     rotation, part, cx - center[part, 0], cy - center[part, 1], far - center[part, 2]
                 )
-                r, g, b, _, loss = shade(smooth, white, patterns, half, colours, part, face, px, py, pz, far / focal)
+                r, g, b, _, loss = shade(patterns, half, colours, part, face, px, py, pz, far / focal)
                 lit, up, sheen = faces[part, face, 3], faces[part, face, 4], 0.0
                 if kind[part] != HULL:
                     nx, ny, nz, _ = surface_normal(kind, half, planes, part, px, py, pz)
@@ -195,8 +196,8 @@ def _turn(matrix, x, y, z):
 def _look_up(maps, origin, x, y):
     """Return both maps in 0..1 at a place, interpolated; 0 outside."""
     u, v = (x - origin[0]) / SHADOW_CELL, (y - origin[1]) / SHADOW_CELL
-    if u < 0 or v < 0 or u >= maps.shape[1] - 1 or v >= maps.shape[0] - 1:
-        return 0.0, 0.0
+    # The rim of the maps is empty, so what lies outside looks up the rim.
+    u, v = min(max(u, 0.0), maps.shape[1] - 1.001), min(max(v, 0.0), maps.shape[0] - 1.001)
     i, j = int(u), int(v)
     u, v = u - i, v - j
     first = (maps[j, i, 0] * (1 - u) + maps[j, i + 1, 0] * u) * (1 - v)
@@ -205,24 +206,23 @@ def _look_up(maps, origin, x, y):
 
 
 @inlined
-def _sky(smooth, x, y, z, light):
+def _sky(x, y, z, light):
     length = math.sqrt(x * x + y * y + z * z)
     up = max(z / length, 0.0)
     share = 1 - (1 - up) * (1 - up) * (1 - up) * (1 - up)
     r = light[4, 0] + share * (light[3, 0] - light[4, 0])
     g = light[4, 1] + share * (light[3, 1] - light[4, 1])
     b = light[4, 2] + share * (light[3, 2] - light[4, 2])
-    if up > 0.02:  # clouds drift on a plane high above
-        u, v = 1.6 * x / (z + 0.08 * length), 1.6 * y / (z + 0.08 * length)
-        cover = 0.6 * smooth_noise(smooth, u, v) + 0.28 * smooth_noise(smooth, 2.7 * u, 2.7 * v)
-        cover += 0.12 * smooth_noise(smooth, 7 * u, 7 * v)
-        cloud = min(1.0, max(0.0, 3.0 * (cover - 0.62 + 0.35 * light[5, 0]))) * min(1.0, 8 * up)
-        bright = 0.9 - 0.25 * light[5, 0]
-        r, g, b = r + cloud * (bright - r), g + cloud * (bright - g), b + cloud * (bright + 0.02 - b)
-    glow = (x * light[0, 0] + y * light[0, 1] + z * light[0, 2]) / length
-    if glow > 0.9:
-        bright = (1 - light[5, 0]) * ((glow - 0.9) * 10) ** 6
-        r, g, b = r + bright, g + bright, b + 0.9 * bright
+    plane = 1.6 / (max(z, 0.0) + 0.08 * length)  # clouds drift on a plane high above
+    u, v = plane * x, plane * y
+    cover = 0.68 * smooth_noise(u, v) + 0.32 * smooth_noise(3.4 * u, 3.4 * v)
+    cloud = min(1.0, max(0.0, 3.0 * (cover - 0.62 + 0.35 * light[5, 0]))) * min(1.0, 8 * up)
+    bright = 0.9 - 0.25 * light[5, 0]
+    glow = max(0.0, 10 * (x * light[0, 0] + y * light[0, 1] + z * light[0, 2]) / length - 9)
+    glow = (1 - light[5, 0]) * glow * glow * glow * glow * glow * glow
+    r += cloud * (bright - r) + glow
+    g += cloud * (bright - g) + glow
+    b += cloud * (bright + 0.02 - b) + 0.9 * glow
     return r, g, b
 
 

@@ -19,7 +19,6 @@ from .rays import distance_to_part, inlined, kernel, surface_normal, turn_back
 from .rig import BEAMS, COLUMNS, ELEVATIONS, FIRST_AZIMUTH, LIDAR, MAX_RANGE, SWEEP_INTERVAL, pose_matrix
 from .street import street_table
 from .surfaces import shade, shade_road
-from .textures import noise_tables
 from .world import World
 
 RANGE_NOISE = 0.02  # metres, standard deviation
@@ -63,7 +62,7 @@ def scan(world: World, stamp: float, rng: np.random.Generator) -> Scan:
     noise = rng.standard_normal((COLUMNS, BEAMS), dtype=np.float32) * np.float32(RANGE_NOISE)
     offsets = (np.arange(COLUMNS) + 0.5 - COLUMNS / 2) / COLUMNS * REVOLUTION
     depth, hit, aimed, met = _cast(origins, directions, offsets, parts, velocities, windows, len(world.actors))
-    ground = (noise_tables(), street_table(world.streets), world.look.asphalt)
+    ground = (street_table(world.streets), world.look.asphalt)
     positions, intensity, kept = _return(
         origins, directions, offsets, parts, velocities, depth, hit, chances, noise, ground
     )
@@ -174,7 +173,8 @@ def _cast(origins, directions, offsets, parts, velocities, windows, actors):
         owner = parts.owner[part]
         for step in range(windows[part, 1]):
             column = (windows[part, 0] + step) % columns
-            x, y, z = _relative(center, velocities, part, offsets[column], origins[column])
+            x, y, z = origins[column, 0], origins[column, 1], origins[column, 2]
+            x, y, z = _relative(center, velocities, part, offsets[column], x, y, z)
             ox, oy, oz = turn_back(rotation, part, x, y, z)
             for beam in range(windows[part, 2], windows[part, 3]):
                 x, y, z = directions[column, beam, 0], directions[column, beam, 1], directions[column, beam, 2]
@@ -201,48 +201,38 @@ def _count_owners(hit, owner, actors):
 def _return(origins, directions, offsets, parts, velocities, depth, hit, chances, noise, ground):
     """Return measured positions ``[C, B, 3]`` (world axes), intensities ``[C, B]`` and which rays came back."""
     columns, beams = depth.shape
-    positions = np.zeros((columns, beams, 3))
-    intensity = np.zeros((columns, beams))
+    positions, intensity = np.zeros((columns, beams, 3)), np.zeros((columns, beams))
     kept = np.zeros((columns, beams), np.bool_)
+    streets, asphalt = ground
+    kind, half, planes, rotation, center = parts.kind, parts.half, parts.planes, parts.rotation, parts.center
+    patterns, colours = parts.pattern, parts.colours
     for column in range(columns):
         for beam in range(beams):
-            if hit[column, beam] == NOTHING:
+            part, distance = hit[column, beam], depth[column, beam]
+            if part == NOTHING:
                 continue
-            distance, error = depth[column, beam], noise[column, beam]
             rx, ry, rz = directions[column, beam, 0], directions[column, beam, 1], directions[column, beam, 2]
-            place = (
-                origins[column, 0] + distance * rx,
-                origins[column, 1] + distance * ry,
-                origins[column, 2] + distance * rz,
-            )
-            strength, loss, facing = _echo(
-                parts, velocities, hit[column, beam], offsets[column], place, rx, ry, rz, ground
-            )
+            wx, wy = origins[column, 0] + distance * rx, origins[column, 1] + distance * ry
+            wz = origins[column, 2] + distance * rz
+            if part == ROAD:
+                _, _, _, strength, loss = shade_road(wx, wy, streets, asphalt, 1.0)
+                facing = -rz
+            else:
+                x, y, z = _relative(center, velocities, part, offsets[column], wx, wy, wz)
+                x, y, z = turn_back(rotation, part, x, y, z)
+                nx, ny, nz, face = surface_normal(kind, half, planes, part, x, y, z)
+                _, _, _, strength, loss = shade(patterns, half, colours, part, face, x, y, z, 1.0)
+                dx, dy, dz = turn_back(rotation, part, rx, ry, rz)
+                facing = max(0.0, -(nx * dx + ny * dy + nz * dz))
+            strength *= 0.3 + 0.7 * facing
             lost = 1 - (1 - loss) * (1 - _range_loss(distance, facing, strength))
+            error = noise[column, beam]
             kept[column, beam] = chances[column, beam] > lost
-            positions[column, beam, 0] = place[0] + error * rx
-            positions[column, beam, 1] = place[1] + error * ry
-            positions[column, beam, 2] = place[2] + error * rz
+            positions[column, beam, 0] = wx + error * rx
+            positions[column, beam, 1] = wy + error * ry
+            positions[column, beam, 2] = wz + error * rz
             intensity[column, beam] = min(255.0, max(0.0, strength * (1 + 6 * error)))
     return positions, intensity, kept
-
-
-@inlined
-def _echo(parts, velocities, part, offset, place, rx, ry, rz, ground):
-    """Return intensity, loss and the cosine of incidence of the ray ``r`` that ends at a place (world axes)."""
-    (smooth, white), streets, asphalt = ground
-    kind, half, planes, rotation, center = parts.kind, parts.half, parts.planes, parts.rotation, parts.center
-    if part == ROAD:
-        surface = shade_road(smooth, white, place[0], place[1], streets, asphalt, 1.0)
-        facing = -rz
-    else:
-        x, y, z = _relative(center, velocities, part, offset, place)
-        x, y, z = turn_back(rotation, part, x, y, z)
-        nx, ny, nz, face = surface_normal(kind, half, planes, part, x, y, z)
-        surface = shade(smooth, white, parts.pattern, half, parts.colours, part, face, x, y, z, 1.0)
-        dx, dy, dz = turn_back(rotation, part, rx, ry, rz)
-        facing = max(0.0, -(nx * dx + ny * dy + nz * dz))
-    return surface[3] * (0.3 + 0.7 * facing), surface[4], facing
 
 
 @inlined
@@ -254,10 +244,10 @@ def _range_loss(distance, facing, strength):
 
 
 @inlined
-def _relative(center, velocities, part, offset, place):
+def _relative(center, velocities, part, offset, x, y, z):
     """Return a place relative to a part that has moved for ``offset`` seconds."""
     return (
-        place[0] - center[part, 0] - velocities[part, 0] * offset,
-        place[1] - center[part, 1] - velocities[part, 1] * offset,
-        place[2] - center[part, 2] - velocities[part, 2] * offset,
+        x - center[part, 0] - velocities[part, 0] * offset,
+        y - center[part, 1] - velocities[part, 1] * offset,
+        z - center[part, 2] - velocities[part, 2] * offset,
     )

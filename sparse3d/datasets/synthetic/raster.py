@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from .parts import ELLIPSOID, HULL, LEAVES, PAVEMENT
-from .rays import distance_to_ellipsoid, distance_to_part, inlined, kernel, surface_normal, turn_back
+from .rays import BOTTOM, FRONT, TOP, distance_to_ball, distance_to_cylinder, inlined, kernel, turn_back
 from .textures import noise
 
 NEAR = 0.15  # metres; nothing closer is drawn
@@ -28,7 +28,7 @@ FACES = 8  # numbers that a part occupies in a picture of parts and faces
 
 
 @kernel
-def draw_parts(tables, parts, intrinsic, depth, shown):
+def draw_parts(parts, intrinsic, depth, shown):
     """Draw all parts (camera axes) into inverse depths ``[H, W]`` float32 and parts and faces ``[H, W]`` int32."""
     upper, lower, corners = np.empty((8, 4)), np.empty((8, 4)), np.empty((8, 3))
     for part in range(len(parts.kind)):
@@ -36,7 +36,7 @@ def draw_parts(tables, parts, intrinsic, depth, shown):
         if left >= right or top >= bottom:
             continue
         if parts.kind[part] != HULL:
-            _draw_round(tables, parts, part, intrinsic, depth, shown, (left, right, top, bottom))
+            _draw_round(parts, part, intrinsic, depth, shown, (left, right, top, bottom))
             continue
         uppers, lowers = _hull_bounds(parts, part, intrinsic, upper, lower)
         if uppers:
@@ -166,27 +166,38 @@ def _draw_span(upper, uppers, row, begin, end, first_code, depth, shown):
 
 
 @kernel
-def _draw_round(tables, parts, part, intrinsic, depth, shown, screen):
-    kind, half, planes, rotation, center = parts.kind, parts.half, parts.planes, parts.rotation, parts.center
+def _draw_round(parts, part, intrinsic, depth, shown, screen):
+    center, rotation = parts.center, parts.rotation
+    hx, hy, hz = parts.half[part, 0], parts.half[part, 1], parts.half[part, 2]
     ox, oy, oz = turn_back(rotation, part, -center[part, 0], -center[part, 1], -center[part, 2])
-    smooth = tables[0]
-    ragged = parts.pattern[part] == LEAVES
+    ball, ragged = parts.kind[part] == ELLIPSOID, parts.pattern[part] == LEAVES
     for row in range(screen[2], screen[3]):
         y = (row - intrinsic[1, 2]) / intrinsic[1, 1]
         for column in range(screen[0], screen[1]):
             x = (column - intrinsic[0, 2]) / intrinsic[0, 0]
             dx, dy, dz = turn_back(rotation, part, x, y, 1.0)
-            distance = distance_to_part(kind, half, planes, part, ox, oy, oz, dx, dy, dz)
+            if ball:
+                distance = distance_to_ball(ox / hx, oy / hy, oz / hz, dx / hx, dy / hy, dz / hz)
+            else:
+                distance = distance_to_cylinder(ox, oy, oz, dx, dy, dz, hx, hz)
             if distance < NEAR or 1 / distance <= depth[row, column]:
                 continue
             px, py, pz = ox + distance * dx, oy + distance * dy, oz + distance * dz
-            nx, ny, nz, face = surface_normal(kind, half, planes, part, px, py, pz)
+            face = FRONT
             if ragged:
-                facing = -(nx * dx + ny * dy + nz * dz) / math.sqrt(dx * dx + dy * dy + dz * dz)
-                # A look through the thin rim of a crown passes between its leaves.
-                if facing < RAGGED_RIM and facing < RAGGED_RIM * noise(smooth, 5 * (px + pz), 5 * (py - pz)):
+                spot = noise(5 * (px + pz), 5 * (py - pz))
+                if _passes(px / (hx * hx), py / (hy * hy), pz / (hz * hz), dx, dy, dz, spot):
                     continue
+            elif not ball and abs(pz) * hx > math.sqrt(px * px + py * py) * hz:
+                face = TOP if pz > 0 else BOTTOM
             depth[row, column], shown[row, column] = 1 / distance, part * FACES + face
+
+
+@inlined
+def _passes(nx, ny, nz, dx, dy, dz, spot):
+    """Return whether a look ``d`` through the thin rim of a crown of normal ``n`` passes between its leaves."""
+    length = math.sqrt((nx * nx + ny * ny + nz * nz) * (dx * dx + dy * dy + dz * dz))
+    return -(nx * dx + ny * dy + nz * dz) < RAGGED_RIM * spot * length
 
 
 # -- rectangles that hold a part -------------------------------------------------------------------------------------
@@ -275,11 +286,12 @@ def _shadow_bounds(parts, part, sun, origin, cell, upper, lower):
 
 @kernel
 def _shade_round(parts, part, sun, origin, cell, shadow, window):
-    half, rotation, center = parts.half, parts.rotation, parts.center
+    rotation, center = parts.rotation, parts.center
+    hx, hy, hz = parts.half[part, 0], parts.half[part, 1], parts.half[part, 2]
     dx, dy, dz = turn_back(rotation, part, sun[0], sun[1], sun[2])
     for row in range(window[2], window[3]):
         for column in range(window[0], window[1]):
             x, y = origin[0] + cell * column - center[part, 0], origin[1] + cell * row - center[part, 1]
             ox, oy, oz = turn_back(rotation, part, x, y, -center[part, 2])
-            if distance_to_ellipsoid(half, part, ox, oy, oz, dx, dy, dz) < np.inf:
+            if distance_to_ball(ox / hx, oy / hy, oz / hz, dx / hx, dy / hy, dz / hz) < np.inf:
                 shadow[row, column] = 255

@@ -36,8 +36,9 @@ def distance_to_part(kind, half, planes, part, ox, oy, oz, dx, dy, dz):
     if kind[part] == HULL:
         return _hull(planes, part, ox, oy, oz, dx, dy, dz)
     if kind[part] == CYLINDER:
-        return _cylinder(ox, oy, oz, dx, dy, dz, half[part, 0], half[part, 2])
-    return distance_to_ellipsoid(half, part, ox, oy, oz, dx, dy, dz)
+        return distance_to_cylinder(ox, oy, oz, dx, dy, dz, half[part, 0], half[part, 2])
+    sx, sy, sz = 1 / half[part, 0], 1 / half[part, 1], 1 / half[part, 2]
+    return distance_to_ball(ox * sx, oy * sy, oz * sz, dx * sx, dy * sy, dz * sz)
 
 
 @inlined
@@ -67,10 +68,11 @@ def turn_back(rotation, part, x, y, z):
 
 
 @inlined
-def distance_to_ellipsoid(half, part, ox, oy, oz, dx, dy, dz):
-    """Return the parameter at which the ray ``o + t d`` enters an ellipsoid, ``inf`` if it does not."""
-    sx, sy, sz = 1 / half[part, 0], 1 / half[part, 1], 1 / half[part, 2]
-    ox, oy, oz, dx, dy, dz = ox * sx, oy * sy, oz * sz, dx * sx, dy * sy, dz * sz
+def distance_to_ball(ox, oy, oz, dx, dy, dz):
+    """Return the parameter at which the ray ``o + t d`` enters the unit ball, ``inf`` if it does not.
+
+    An ellipsoid is the unit ball in coordinates divided by its half axes.
+    """
     a = dx * dx + dy * dy + dz * dz
     b = ox * dx + oy * dy + oz * dz
     c = ox * ox + oy * oy + oz * oz - 1.0
@@ -78,6 +80,26 @@ def distance_to_ellipsoid(half, part, ox, oy, oz, dx, dy, dz):
     if c <= 0 or b >= 0 or root <= 0:
         return MISS
     return (-b - math.sqrt(root)) / a
+
+
+@inlined
+def distance_to_cylinder(ox, oy, oz, dx, dy, dz, radius, half_height):
+    """Return the parameter at which the ray ``o + t d`` enters a cylinder about z, ``inf`` if it does not."""
+    a = dx * dx + dy * dy
+    b = ox * dx + oy * dy
+    c = ox * ox + oy * oy - radius * radius
+    best = MISS
+    root = b * b - a * c
+    if root > 0 and c > 0 and b < 0:
+        t = (-b - math.sqrt(root)) / a
+        if abs(oz + t * dz) <= half_height:
+            best = t
+    if abs(oz) > half_height and oz * dz < 0:
+        t = (math.copysign(half_height, oz) - oz) / dz
+        x, y = ox + t * dx, oy + t * dy
+        if x * x + y * y <= radius * radius:
+            best = min(best, t)
+    return best
 
 
 @inlined
@@ -96,25 +118,6 @@ def _hull(planes, part, ox, oy, oz, dx, dy, dz):
         elif along > 0:
             leave = min(leave, room / along)
     return enter if outside and enter <= leave else MISS
-
-
-@inlined
-def _cylinder(ox, oy, oz, dx, dy, dz, radius, half_height):
-    a = dx * dx + dy * dy
-    b = ox * dx + oy * dy
-    c = ox * ox + oy * oy - radius * radius
-    best = MISS
-    root = b * b - a * c
-    if root > 0 and c > 0 and b < 0:
-        t = (-b - math.sqrt(root)) / a
-        if abs(oz + t * dz) <= half_height:
-            best = t
-    if abs(oz) > half_height and oz * dz < 0:
-        t = (math.copysign(half_height, oz) - oz) / dz
-        x, y = ox + t * dx, oy + t * dy
-        if x * x + y * y <= radius * radius:
-            best = min(best, t)
-    return best
 
 
 @inlined

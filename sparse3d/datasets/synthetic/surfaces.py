@@ -45,11 +45,10 @@ def fraction(value):
 
 
 @inlined
-def shade(smooth, white, patterns, half, colours, part, face, x, y, z, fine):
+def shade(patterns, half, colours, part, face, x, y, z, fine):
     """Return the surface of a part at a point of it (axes of the part).
 
     Args:
-        smooth, white: of `textures.noise_tables`.
         patterns, half, colours: of `Parts`.
         face: of `rays.py`.
         fine: metres below which detail is not drawn, so that distant textures do not flicker.
@@ -61,11 +60,11 @@ def shade(smooth, white, patterns, half, colours, part, face, x, y, z, fine):
     if pattern == PLAIN:
         return r, g, b, 10.0 + 15.0 * (r + g + b), 0.0
     if pattern == PAVEMENT:
-        return _pavement(smooth, white, face, x, y, min(hx - abs(x), hy - abs(y)), r, g, b, second, fine)
+        return _pavement(face, x, y, min(hx - abs(x), hy - abs(y)), r, g, b, second, fine)
     if pattern == FACADE:
-        return _facade(smooth, white, face, x, y, z, hx, hy, hz, r, g, b, second, fine)
+        return _facade(face, x, y, z, hx, hy, hz, r, g, b, second, fine)
     if pattern == LEAVES:
-        return _leaves(smooth, x, y, z, r, g, b, fine)
+        return _leaves(x, y, z, r, g, b, fine)
     if pattern == PAINT:
         return _paint(face, x / hx, y / hy, z / hz, r, g, b)
     if pattern == CABIN:
@@ -79,7 +78,7 @@ def shade(smooth, white, patterns, half, colours, part, face, x, y, z, fine):
     if pattern == CARGO:
         return _cargo(face, x, y, z / hz, hx, hy, r, g, b, second)
     if pattern == BRICK:
-        return _brick(smooth, white, x + y, z, r, g, b, fine)
+        return _brick(x + y, z, r, g, b, fine)
     return _small(pattern, x, y, z, hy, hz, r, g, b, second, fine)
 
 
@@ -107,31 +106,31 @@ def _small(pattern, x, y, z, hy, hz, r, g, b, second, fine):
 
 
 @inlined
-def _pavement(smooth, white, face, x, y, edge, r, g, b, yard, fine):
+def _pavement(face, x, y, edge, r, g, b, yard, fine):
     """Kerbstones, paving, and behind it grass or gravel; ``edge`` is the distance from the kerb."""
     if face != TOP or edge < 0.18:
-        light = 0.78 + 0.1 * noise(smooth, 3 * x, 3 * y)
+        light = 0.78 + 0.1 * noise(3 * x, 3 * y)
         return 0.66 * light, 0.65 * light, 0.62 * light, 24.0, 0.0
     if edge < PAVEMENT_WIDTH:
-        light = 0.86 + 0.2 * noise(smooth, 1.3 * x, 1.3 * y)
+        light = 0.86 + 0.2 * noise(1.3 * x, 1.3 * y)
         if fine < 0.06:
             u, v = x / FLAG, y / FLAG
-            light *= 0.94 + 0.12 * grain(white, u, v)
+            light *= 0.94 + 0.12 * grain(u, v)
             if fraction(u) < 0.04 or fraction(v) < 0.04:
                 light *= 0.72
         return r * light, g * light, b * light, 18.0, 0.0
-    light = 0.7 + 0.5 * smooth_noise(smooth, 0.6 * x, 0.6 * y)
+    light = 0.7 + 0.5 * smooth_noise(0.6 * x, 0.6 * y)
     if fine < 0.08:
-        light *= 0.75 + 0.5 * noise(smooth, 14 * x, 14 * y)
+        light *= 0.75 + 0.5 * noise(14 * x, 14 * y)
     return yard[0] * light, yard[1] * light, yard[2] * light, 14.0, 0.0
 
 
 @inlined
-def _leaves(smooth, x, y, z, r, g, b, fine):
+def _leaves(x, y, z, r, g, b, fine):
     u, v = x + 0.7 * z, y - 0.7 * z
-    light = 0.8 + 0.4 * noise(smooth, 2 * u, 2 * v)
+    light = 0.8 + 0.4 * noise(2 * u, 2 * v)
     if fine < 0.12:
-        light *= 0.55 + 0.9 * noise(smooth, 9 * u, 9 * v)
+        light *= 0.55 + 0.9 * noise(9 * u, 9 * v)
     return r * light, g * light, b * light, 22.0, 0.25
 
 
@@ -174,7 +173,7 @@ def _cabin(face, u, w, r, g, b):
 
 
 @inlined
-def _facade(smooth, white, face, x, y, z, hx, hy, hz, r, g, b, glass, fine):
+def _facade(face, x, y, z, hx, hy, hz, r, g, b, glass, fine):
     """A house front: shops below, rows of framed windows above."""
     if face >= TOP:
         return 0.35, 0.34, 0.33, 15.0, 0.0
@@ -182,7 +181,7 @@ def _facade(smooth, white, face, x, y, z, hx, hy, hz, r, g, b, glass, fine):
     up = (z + hz) / STOREY
     across = along * max(math.floor(width / 2.7), 1.0) / width
     u, v = fraction(across), fraction(up)
-    light = 0.9 + 0.16 * noise(smooth, 0.9 * along, 0.9 * up)
+    light = 0.9 + 0.16 * noise(0.9 * along, 0.9 * up)
     pane = u > 0.2 and u < 0.8 and v > 0.25 and v < 0.85 and 2 * hz - up * STOREY > 0.5
     if up < 1:
         pane = u > 0.08 and u < 0.92 and v < 0.8 and v > 0.06
@@ -190,7 +189,7 @@ def _facade(smooth, white, face, x, y, z, hx, hy, hz, r, g, b, glass, fine):
     elif pane and fine < 0.1 and (abs(u - 0.5) < 0.02 or u < 0.235 or u > 0.765 or v > 0.82):
         return 0.75, 0.74, 0.72, 20.0, 0.0
     if pane:
-        tone = 0.6 + 1.0 * grain(white, across + 31.0 * width, up + width)
+        tone = 0.6 + 1.0 * grain(across + 31.0 * width, up + width)
         return glass[0] * tone, glass[1] * tone, glass[2] * tone, 9.0, 0.6
     if v < 0.06:
         light *= 0.82
@@ -198,12 +197,12 @@ def _facade(smooth, white, face, x, y, z, hx, hy, hz, r, g, b, glass, fine):
 
 
 @inlined
-def _brick(smooth, white, u, z, r, g, b, fine):
+def _brick(u, z, r, g, b, fine):
     if fine > 0.06:
         return r, g, b, 24.0, 0.0
     row = math.floor(z / 0.2)
     u = u / 0.5 + 0.5 * (row & 1)
-    light = 0.85 + 0.3 * grain(white, u, z / 0.2)
+    light = 0.85 + 0.3 * grain(u, z / 0.2)
     if fraction(z / 0.2) < 0.1 or fraction(u) < 0.06:
         light = 1.15
     return r * light, g * light, b * light, 24.0, 0.0
@@ -258,44 +257,45 @@ def _cargo(face, x, y, w, hx, hy, r, g, b, panel):
 
 
 @inlined
-def shade_road(smooth, white, x, y, streets, asphalt, fine):
+def shade_road(x, y, streets, asphalt, fine):
     """Return the surface of the road at a place of the world.
 
     Args:
-        smooth, white: of `textures.noise_tables`.
         x, y: metres, world axes.
         streets: ``[S, 9]``, see `street.street_table`.
         asphalt: brightness of the bare road.
     """
     paint = 0.0
     for row in range(streets.shape[0]):
-        paint = max(paint, _marking(x, y, streets, row))
+        axes = streets[row, 0], streets[row, 1], streets[row, 2], streets[row, 3]
+        widths = streets[row, 4], streets[row, 5], streets[row, 6]
+        paint = max(paint, _marking(x, y, axes, widths, streets[row, 7], streets[row, 8]))
+    tone, rough = smooth_noise(0.25 * x, 0.25 * y), grain(x * 33, y * 33)
     if paint > 0.0:
-        worn = MARKING * paint * (0.85 + 0.15 * noise(smooth, 6 * x, 6 * y))
+        worn = MARKING * paint * (0.88 + 0.12 * rough)
         return worn, worn, 0.97 * worn, 60.0, 0.0
-    light = asphalt * (0.9 + 0.2 * smooth_noise(smooth, 0.35 * x, 0.35 * y))
+    light = asphalt * (0.9 + 0.2 * tone)
     if fine < 0.05:
-        light *= 0.86 + 0.28 * grain(white, x * 33, y * 33)
-    if fine < 0.1 and smooth_noise(smooth, 0.21 * x + 40, 0.21 * y) > 0.72:
-        light *= 0.86  # patches
+        light *= 0.86 + 0.28 * rough
+    if fine < 0.1 and tone > 0.75:
+        light *= 0.86  # a patch
     return light, light, light * 1.03, 7.0, 0.0
 
 
 @inlined
-def _marking(x, y, streets, row):
-    """Return the brightness (0: none) of the paint of one street."""
-    cos, sin = streets[row, 2], streets[row, 3]
-    s = (x - streets[row, 0]) * cos + (y - streets[row, 1]) * sin
-    side = (y - streets[row, 1]) * cos - (x - streets[row, 0]) * sin
+def _marking(x, y, axes, widths, junction, junction_half):
+    """Return the brightness (0: none) of the paint of one street; the numbers are of `street.street_table`."""
+    half, lanes_width, lane_width = widths
+    s = (x - axes[0]) * axes[2] + (y - axes[1]) * axes[3]
+    side = (y - axes[1]) * axes[2] - (x - axes[0]) * axes[3]
     n = abs(side)
-    half, lanes_width, lane_width = streets[row, 4], streets[row, 5], streets[row, 6]
-    to_junction = abs(s - streets[row, 7]) - streets[row, 8]  # infinite without a junction
+    to_junction = abs(s - junction) - junction_half  # infinite without a junction
     if n > half or to_junction < 0:
         return 0.0
     if to_junction < JUNCTION_CLEAR:
         if to_junction > CROSSWALK[0] and to_junction < CROSSWALK[1]:
             return 1.0 if fraction(n / 0.9) < 0.55 and n < half - 0.3 else 0.0
-        incoming = side * (s - streets[row, 7]) > 0
+        incoming = side * (s - junction) > 0
         return 1.0 if to_junction > STOP_LINE - 0.3 and incoming and n < lanes_width else 0.0
     if abs(n - 0.12) < 0.06 or abs(n - lanes_width) < 0.07:
         return 1.0
