@@ -1,4 +1,4 @@
-"""Can this detector learn a few frames by heart?
+"""Ask whether a detector can learn a few frames by heart.
 
 The test of a new model or a new data set before any long training: no augmentation, the same frames for training and
 scoring, the same choice of boxes in both. Exits with status 1 when the mean AP stays below the target.

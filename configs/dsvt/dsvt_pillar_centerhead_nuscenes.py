@@ -1,5 +1,5 @@
 # DSVT pillar backbone at its published nuScenes size (0.3 m pillars, 4 blocks, width 128) with CenterPoint's six-group
-# centre head. The published nuScenes model has the TransFusion head; this one is fully convolutional after the backbone.
+# centre head. The published nuScenes model has the TransFusion head; this one is convolutional after the backbone.
 _base_ = [
     "../_base_/datasets/nuscenes_lidar.py",
     "../_base_/schedules/dsvt_nuscenes_20e.py",
