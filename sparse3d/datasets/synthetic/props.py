@@ -129,7 +129,7 @@ def _legs(hip: float, stride: float, colour: Colour) -> list[Part]:
         part
         for side in (-1, 1)
         for part in (
-            box((-side * stride / 2, side * 0.1, hip / 2), (0.15, 0.15, hip), colour, pitch=side * lean),
+            box((-side * stride / 2, side * 0.1, hip / 2), (0.15, 0.15, hip), colour, pitch=-side * lean),
             box((-side * stride + 0.06, side * 0.1, 0.04), (0.27, 0.1, 0.08), BLACK),
         )
     ]

@@ -61,14 +61,13 @@ def car(rng: np.random.Generator) -> Shape:
     mean, hood, trunk, windscreen, rear = CAR_STYLES[pick(rng, tuple(CAR_STYLES), (4, 3, 4, 1.5))]
     length, width, height = np.asarray(mean) * rng.normal(1.0, (0.05, 0.025, 0.03))
     paint = tint(rng, pick(rng, CAR_COLOURS, CAR_COLOUR_WEIGHTS))
-    belt = 0.6 * height
-    deck = belt - 0.02 * height if trunk else belt
+    belt = 0.58 * height if trunk else 0.6 * height
     nose, tail = length * (0.5 - hood), length * (trunk - 0.5)
     radius = 0.21 * height + 0.02
     parts = [
         box(((length / 2 + nose) / 2, 0, 0.36 * height), (length * hood, width * 0.96, 0.4 * height), paint,
             pattern=PAINT, lean=(0.12, 0, 0.06)),
-        box(((nose - length / 2) / 2, 0, (0.16 * height + deck) / 2), (nose + length / 2, width, deck - 0.16 * height),
+        box(((nose - length / 2) / 2, 0, (0.16 * height + belt) / 2), (nose + length / 2, width, belt - 0.16 * height),
             paint, pattern=PAINT, lean=(0, 0.06, 0.05)),
         box(((nose + tail) / 2 + 0.05, 0, (belt + height) / 2), (nose - tail + 0.1, width * 0.92, height - belt), paint,
             pattern=CABIN, lean=(windscreen, rear, 0.15)),
