@@ -22,7 +22,14 @@ model = dict(
     point_branch=dict(
         type="PointBranch",
         grid="$grid",
-        voxel_encoder=dict(type="DynamicVoxelEncoder", grid="$grid", num_features="$num_point_features", channels=[32]),
+        voxel_encoder=dict(
+            type="DynamicVoxelEncoder",
+            grid="$grid",
+            num_features="$num_point_features",
+            channels=[32],
+            # x, y, z, intensity, lag; offsets to the mean and to the centre of the pillar
+            scales=[25.0, 25.0, 1.5, 50.0, 0.2, 0.12, 0.12, 0.4, 0.12, 0.12, 1.5],
+        ),
         backbone=dict(
             type="DSVT",
             grid="$grid",
@@ -58,7 +65,8 @@ model = dict(
         num_convs=1,
         num_heatmap_convs=1,
         extra_branches=["vel", "axis"],
-        loss_weights=dict(box=1.0),
+        loss_weights=dict(box=0.25),
+        targets=dict(min_radius=1),
         code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2, 1.0, 1.0],
         decoder=dict(
             center_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0],
@@ -71,7 +79,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(type="TimedTrainLoop", max_seconds=360, max_iters=20000)
+train_cfg = dict(type="TimedTrainLoop", max_seconds=480, max_iters=20000)
 val_cfg = None
 val_dataloader = None
 val_evaluator = None

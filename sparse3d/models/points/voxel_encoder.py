@@ -43,6 +43,8 @@ class DynamicVoxelEncoder(BaseModule):
         num_features: F, columns of the point tensor, ``x, y, z`` first.
         channels: nominal widths of the layers, e.g. ``[128, 128]``; all but the last even.
         with_distance: append the distance to the sensor.
+        scales: typical size of each number of the descriptor; it is divided by them, so that metres, intensities up to
+            255 and centimetres weigh alike from the first step on. None, as published: the norms have to find that.
 
     Raises:
         ValueError: if there is no layer, or a width that is halved is odd.
@@ -54,6 +56,7 @@ class DynamicVoxelEncoder(BaseModule):
         num_features: int,
         channels: Sequence[int],
         with_distance: bool = False,
+        scales: Sequence[float] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -63,7 +66,9 @@ class DynamicVoxelEncoder(BaseModule):
         self.num_features = num_features
         self.with_distance = with_distance
         self.out_channels = channels[-1]
-        widths_in = [num_features + NUM_OFFSETS + int(with_distance), *channels[:-1]]
+        num_inputs = num_features + NUM_OFFSETS + int(with_distance)
+        self.register_buffer("scales", _check_scales(scales, num_inputs), persistent=False)
+        widths_in = [num_inputs, *channels[:-1]]
         widths_out = [*(width // 2 for width in channels[:-1]), channels[-1]]
         self.layers = nn.ModuleList(VoxelLayer(a, b) for a, b in zip(widths_in, widths_out, strict=True))
 
@@ -95,13 +100,24 @@ class DynamicVoxelEncoder(BaseModule):
         parts = [points, xyz.repeat(1, 2) - anchors[segments.index]]
         if self.with_distance:
             parts.append(xyz.norm(dim=1, keepdim=True))
-        return torch.cat(parts, dim=1)
+        described = torch.cat(parts, dim=1)
+        return described if self.scales is None else described / self.scales
 
     def _centers(self, coords: Tensor) -> Tensor:
         """Return the voxels' centres ``[V, 3]`` in metres."""
         size = torch.tensor(self.grid.voxel_size, device=coords.device)
         lower = torch.tensor(self.grid.lower, device=coords.device)
         return coords[:, [3, 2, 1]] * size + (size / 2 + lower)
+
+
+def _check_scales(scales: Sequence[float] | None, num_inputs: int) -> Tensor | None:
+    if scales is None:
+        return None
+    if len(scales) != num_inputs or not all(scale > 0 for scale in scales):
+        raise ValueError(
+            f"scales: expected {num_inputs} positive numbers, one for each of the descriptor, got {scales}"
+        )
+    return torch.tensor(scales, dtype=torch.float32)
 
 
 class VoxelLayer(nn.Module):
