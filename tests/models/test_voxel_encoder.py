@@ -84,3 +84,17 @@ def test_other_columns_are_refused() -> None:
         DynamicVoxelEncoder(GRID, 4, [8])(voxels_of(GRID, random_sample(5)))
     with pytest.raises(ValueError, match="channels"):
         DynamicVoxelEncoder(GRID, 4, [7, 8])
+
+
+def test_scales_divide_the_descriptor() -> None:
+    plain, scaled = (DynamicVoxelEncoder(GRID, 5, [8], scales=scales).eval() for scales in (None, [2.0] * 11))
+    scaled.load_state_dict(plain.state_dict())
+    scaled.layers[0].linear.weight.data *= 2
+    voxels = voxels_of(GRID, random_sample(100))
+    torch.testing.assert_close(plain(voxels), scaled(voxels))
+
+
+@pytest.mark.parametrize("scales", [[1.0] * 10, [1.0] * 10 + [0.0]])
+def test_scales_that_do_not_fit_are_refused(scales: list[float]) -> None:
+    with pytest.raises(ValueError, match="11 positive numbers"):
+        DynamicVoxelEncoder(GRID, 5, [8], scales=scales)
