@@ -27,6 +27,7 @@ from .world import Look, World
 VIEW_DISTANCE = 190.0  # metres; what is farther is not drawn
 HAZE_DISTANCE = 420.0  # metres after which half of the light is haze
 SHADOW_CELL, SHADOW_REACH = 0.125, 60.0  # metres: resolution of the shadow map, and how far it reaches from the car
+SKY_RUN = 4  # pixels of a row that share a colour of the sky, which changes slowly
 CONTACT_HEIGHT = 0.35  # metres; what begins below darkens the ground it stands on
 
 
@@ -118,13 +119,15 @@ def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, groun
     sx, sy, sz = light[0, 0], light[0, 1], light[0, 2]
     for row in range(shown.shape[0]):
         y = (row - intrinsic[1, 2]) / intrinsic[1, 1]
+        sky, sky_ends = (0.0, 0.0, 0.0), 0
         for column in range(shown.shape[1]):
             x = (column - intrinsic[0, 2]) / focal
             code, inverse = shown[row, column], depth[row, column]
             rx, ry, rz = _turn(cam2world, x, y, 1.0)
             if code == SKY or inverse < 1e-4:
-                r, g, b = _sky(rx, ry, rz, light)
-                _store(image, row, column, r, g, b)
+                if column >= sky_ends:
+                    sky, sky_ends = _sky(rx, ry, rz, light), column + SKY_RUN
+                _store(image, row, column, sky[0], sky[1], sky[2])
                 continue
             far = 1.0 / inverse
             wx, wy = cam2world[0, 3] + far * rx, cam2world[1, 3] + far * ry

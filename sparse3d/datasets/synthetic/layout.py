@@ -74,7 +74,7 @@ def _streets(rng: np.random.Generator, seconds: float, *, red: bool) -> tuple[St
     main = Street(0.0, 0.0, 0.0, -VIEW, end, lanes, width)
     if rng.random() < 1 / 3:
         return (main,)
-    at = rng.uniform(35, 75) if red else rng.uniform(-30, 40 + 5.0 * seconds)
+    at = rng.uniform(24, 75) if red else rng.uniform(-30, 40 + 5.0 * seconds)
     cross = Street(at, 0.0, np.pi / 2, -CROSS_REACH, CROSS_REACH, int(pick(rng, (1, 2), (3, 1))), width)
     cross_half, main_half = cross.half_width, main.half_width
     return (

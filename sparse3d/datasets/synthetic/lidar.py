@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def scan(world: World, stamp: float, rng: np.random.Generator) -> Scan:
     windows = _windows(world, middle, parts, velocities)
     chances = rng.random((COLUMNS, BEAMS), dtype=np.float32)
     noise = rng.standard_normal((COLUMNS, BEAMS), dtype=np.float32) * np.float32(RANGE_NOISE)
-    offsets = (np.arange(COLUMNS) + 0.5 - COLUMNS / 2) / COLUMNS * REVOLUTION
+    offsets = (_turned() - 0.5) * REVOLUTION
     depth, hit, aimed, met = _cast(origins, directions, offsets, parts, velocities, windows, len(world.actors))
     ground = (street_table(world.streets), world.look.asphalt)
     positions, intensity, kept = _return(
@@ -75,27 +76,31 @@ def scan(world: World, stamp: float, rng: np.random.Generator) -> Scan:
 
 def _rays(world: World, stamp: float) -> tuple[np.ndarray, np.ndarray]:
     """Return origins ``[C, 3]`` and unit directions ``[C, B, 3]`` of all rays in the world's axes."""
-    share = (np.arange(COLUMNS) + 0.5) / COLUMNS
-    azimuths = FIRST_AZIMUTH - 2 * np.pi * share
-    level = (
-        np.stack([np.cos(azimuths), np.sin(azimuths), np.zeros(COLUMNS)], axis=1)[:, None] * np.cos(ELEVATIONS)[:, None]
-    )
-    level[..., 2] = np.sin(ELEVATIONS)
     x, y, yaw = world.ego_pose(stamp)
     vx, vy, turning = world.ego_velocity(stamp - REVOLUTION / 2)
-    ago = (share - 1) * REVOLUTION
+    ago = (_turned() - 1) * REVOLUTION
     cos, sin = np.cos(yaw + turning * ago), np.sin(yaw + turning * ago)
-    ego = level @ LIDAR.rotation.T
-    mount = np.broadcast_to(LIDAR.translation, (COLUMNS, 3))
-    directions = np.stack(
-        [ego[..., 0] * cos[:, None] - ego[..., 1] * sin[:, None],
-         ego[..., 0] * sin[:, None] + ego[..., 1] * cos[:, None], ego[..., 2]], axis=-1,
-    )  # fmt: skip
-    origins = np.stack(
-        [x + vx * ago + mount[:, 0] * cos - mount[:, 1] * sin, y + vy * ago + mount[:, 0] * sin + mount[:, 1] * cos,
-         mount[:, 2]], axis=-1,
-    )  # fmt: skip
-    return origins, directions
+    ego, (mx, my, mz) = _directions(), LIDAR.translation
+    directions = np.empty_like(ego)
+    directions[..., 0] = ego[..., 0] * cos[:, None] - ego[..., 1] * sin[:, None]
+    directions[..., 1] = ego[..., 0] * sin[:, None] + ego[..., 1] * cos[:, None]
+    directions[..., 2] = ego[..., 2]
+    places = (x + vx * ago + mx * cos - my * sin, y + vy * ago + mx * sin + my * cos, np.full(COLUMNS, mz))
+    return np.stack(places, axis=1), directions
+
+
+def _turned() -> np.ndarray:
+    """Return the share ``[C]`` of the revolution that is over when each column is fired."""
+    return (np.arange(COLUMNS) + 0.5) / COLUMNS
+
+
+@lru_cache(maxsize=1)
+def _directions() -> np.ndarray:
+    """Return the unit directions ``[C, B, 3]`` of all rays in the axes of the car."""
+    azimuths = (FIRST_AZIMUTH - 2 * np.pi * _turned())[:, None]
+    flat = np.cos(ELEVATIONS)
+    level = (np.cos(azimuths) * flat, np.sin(azimuths) * flat, np.broadcast_to(np.sin(ELEVATIONS), (COLUMNS, BEAMS)))
+    return np.stack(level, axis=-1) @ LIDAR.rotation.T
 
 
 def _to_sensor(
