@@ -52,7 +52,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, python: str, data: Path) -
 
 
 def options(data: Path) -> list[str]:
-    return [f"data_root={data}", "train_dataloader.num_workers=0", "test_dataloader.num_workers=0"]
+    return [
+        f"data_root={data}",
+        "train_dataloader.num_workers=0",
+        "train_dataloader.persistent_workers=False",
+        "test_dataloader.num_workers=0",
+    ]
 
 
 def test_the_synthetic_set_is_complete_and_indexed(data: Path) -> None:
