@@ -7,6 +7,7 @@ lidar2cam' = lidar2cam M^-1, so a point keeps its pixel
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,16 +47,16 @@ def _move_points(points: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
     return torch.cat([points[:, :3] @ pose[:3, :3].T + pose[:3, 3], points[:, 3:]], dim=1)
 
 
-class _WorldMove:
+class _WorldMove(ABC):
     """A random movement; a subclass draws its matrix."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the moved sample."""
         return move_world(sample, self.draw(rng))
 
+    @abstractmethod
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Return a 4x4 matrix, old LiDAR coordinates -> new ones."""
-        raise NotImplementedError
 
 
 @TRANSFORMS.register_module()
