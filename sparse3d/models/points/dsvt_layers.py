@@ -21,57 +21,13 @@ from torch import Tensor, nn
 
 from sparse3d_ops import segment_gather
 
-from ..layers.norm import RowNorm
+from ..layers.attention import PackedAttention
+from ..layers.position import PositionEmbedding
 from .dsvt_partition import PooledVoxels, Sets
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 NUM_LAYERS = 2  # of a block: one over the y-major sets, one over the x-major sets
 POOLING_HEADS = 8
-
-
-class PositionEmbedding(nn.Sequential):
-    """MLP on in-window positions ``[N, dims]``: Linear, BatchNorm, ReLU, Linear -> ``[N, C]``."""
-
-    def __init__(self, dims: int, channels: int) -> None:
-        super().__init__(
-            nn.Linear(dims, channels), RowNorm(channels), nn.ReLU(inplace=True), nn.Linear(channels, channels)
-        )
-
-
-class PackedAttention(nn.Module):
-    """Multi-head attention with packed input projections.
-
-    Args:
-        channels: width C.
-        num_heads: heads; must divide C.
-
-    Raises:
-        ValueError: if the heads do not divide the width.
-    """
-
-    def __init__(self, channels: int, num_heads: int) -> None:
-        super().__init__()
-        if channels % num_heads:
-            raise ValueError(f"attention: width {channels} is not divisible by {num_heads} heads")
-        self.num_heads = num_heads
-        self.in_proj = nn.Linear(channels, 3 * channels)
-        self.out_proj = nn.Linear(channels, channels)
-        nn.init.zeros_(self.in_proj.bias)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def project_matched(self, x: Tensor) -> Tensor:
-        """Project what is matched ``[..., C]`` to queries and keys ``[..., 2 C]``."""
-        width = 2 * x.shape[-1]
-        return F.linear(x, self.in_proj.weight[:width], self.in_proj.bias[:width])
-
-    def project_values(self, x: Tensor) -> Tensor:
-        """Project ``[..., C]`` to values ``[..., C]``."""
-        width = 2 * x.shape[-1]
-        return F.linear(x, self.in_proj.weight[width:], self.in_proj.bias[width:])
-
-    def split_heads(self, x: Tensor) -> Tensor:
-        """Return ``[G, T, C]`` as ``[G, heads, T, C / heads]``."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class SetAttentionLayer(nn.Module):
@@ -194,14 +150,7 @@ class AttentionPooling(nn.Module):
     def forward(self, slots: Tensor) -> Tensor:
         """Map ``[M, volume, C]`` to ``[M, C]``."""
         top = slots.amax(dim=1, keepdim=True)
-        projections = zip(self.attention.in_proj.weight.chunk(3), self.attention.in_proj.bias.chunk(3), strict=True)
-        inputs = (top, slots + self.slot_embedding, slots)
-        query, key, value = (
-            self.attention.split_heads(F.linear(x, weight, bias))
-            for x, (weight, bias) in zip(inputs, projections, strict=True)
-        )
-        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        return self.norm(self.attention.out_proj(attended) + top)[:, 0]
+        return self.norm(self.attention(top, slots + self.slot_embedding, slots) + top)[:, 0]
 
 
 POOLINGS: dict[str, type[nn.Module]] = {
