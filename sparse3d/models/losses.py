@@ -1,17 +1,20 @@
-"""Losses of the centre head, in float32.
+"""Losses of the heads, in float32.
 
     focal   -1/n Σ  (1 - p)² log p             where the target is 1,  n = number of those cells, at least 1
                     (1 - t)⁴ p² log(1 - p)     elsewhere
+    query   1/n Σ over queries and classes of  -α (1 - p)^γ log p         for the class of the query's object
+                                                -(1 - α) p^γ log(1 - p)    for the others
     l1      Σ over codes of  weight / M · Σ over objects |prediction - target|,   unknown (NaN) targets left out
     diou    mean of 1 - DIoU of boxes treated as axis-aligned
 
-Source: CornerNet (Law and Deng, ECCV 2018) eq. 1; CenterPoint (Yin et al., CVPR 2021); Distance-IoU (Zheng et al.,
+Source: CornerNet (Law and Deng, ECCV 2018) eq. 1; focal loss (Lin et al., ICCV 2017); CenterPoint (Yin et al., CVPR 2021); Distance-IoU (Zheng et al.,
 AAAI 2020).
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PROBABILITY_MARGIN = 1e-4  # probabilities are kept this far from 0 and 1
@@ -27,6 +30,29 @@ def gaussian_focal_loss(
     at_centers = (1 - p).square() * p.log()
     elsewhere = (1 - target) ** 4 * p.square() * (1 - p).log()
     return -torch.where(positive, at_centers, elsewhere).sum() / positive.sum().clamp(min=1)
+
+
+def query_focal_loss(
+    logits: Tensor,  # [Q, K]
+    labels: Tensor,  # [Q]
+    num_objects: int,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Return the focal loss (a scalar) of queries' classes.
+
+    Args:
+        logits: ``[Q, K]``, one sigmoid a class.
+        labels: ``[Q]`` int64 in ``[0, K]``; K means background.
+        num_objects: n, queries that have an object; 0 counts as 1.
+        alpha: weight of the object's class; the others weigh 1 - alpha.
+        gamma: focusing exponent.
+    """
+    target = F.one_hot(labels, logits.shape[1] + 1)[:, :-1].to(logits.dtype)
+    error = (target - logits.sigmoid()).abs()
+    weight = target * alpha + (1 - target) * (1 - alpha)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (weight * error**gamma * entropy).sum() / max(num_objects, 1)
 
 
 def code_l1_loss(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse3d.models import CenterTargetAssigner, CenterTargets
-from sparse3d.models.targets.center_targets import published_radius
+from sparse3d.models.targets.gaussian import published_radius
 from sparse3d.structures import Boxes3D, Grid
 
 GRID = Grid((-8, -6, -3, 8, 6, 3), (0.5, 0.5, 6), stride=2)  # 12 x 16 cells of 1 m

@@ -3,12 +3,11 @@
     c = clamp((xy - lower) / voxel size / stride, 0, size - 0.5)      cell = trunc(c)
     codes: center = c - cell,  center_z = z,  dim = log (l, w, h),  rot = (cos yaw, sin yaw),  vel = (vx, vy),
            axis = (cos 2 yaw, sin 2 yaw)
-    heat = max over objects of exp(-(du² + dv²) / (2 σ²)),   |du|, |dv| <= r,   σ = (2 r + 1) / 6
 
 Coordinates are computed in float32 in this order, as the published code does, so that cells are the same ones. The
-Gaussians of all objects are evaluated at once on their flattened patches and merged by a scattered maximum.
+heat maps are those of `gaussian.py`.
 
-Source: CenterPoint (Yin et al., CVPR 2021), section 4; the radius is CornerNet's (Law and Deng, ECCV 2018).
+Source: CenterPoint (Yin et al., CVPR 2021), section 4.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from torch import Tensor
 
 from sparse3d.structures import Boxes3D, Grid
 from sparse3d_ops import Segments
+
+from .gaussian import draw_gaussians, object_radii
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ class CenterTargetAssigner:
         boxes, labels, batch_index = Boxes3D(boxes.tensor[use].float()), labels[use], batch_index[use]
         centers = self._centers(boxes)
         cells = centers.long()
-        heatmap = self._draw(cells, self._radii(boxes), batch_index * num_classes + labels, num_classes * batch_size)
         height, width = self.grid.out_shape
+        radii = object_radii(boxes, self.grid, self.overlap, self.min_radius)
+        maps = batch_index * num_classes + labels
+        heatmap = draw_gaussians(cells, radii, maps, num_classes * batch_size, (height, width))
         return CenterTargets(
             heatmap=heatmap.view(batch_size, num_classes, height, width),
             cells=(batch_index * height + cells[:, 1]) * width + cells[:, 0],
@@ -93,27 +96,6 @@ class CenterTargetAssigner:
         centers = (boxes.centers[:, :2] - lower) / size / self.grid.stride
         return centers.clamp(min=torch.zeros_like(last), max=last)
 
-    def _radii(self, boxes: Boxes3D) -> Tensor:
-        """Return the radii ``[N]`` int64 in cells."""
-        size = boxes.tensor.new_tensor(self.grid.voxel_size[:2])
-        length, width = (boxes.sizes[:, :2] / size / self.grid.stride).unbind(1)
-        return published_radius(length, width, self.overlap).long().clamp(min=self.min_radius)
-
-    def _draw(self, cells: Tensor, radii: Tensor, maps: Tensor, num_maps: int) -> Tensor:
-        """Draw Gaussians at cells ``[N, 2]`` ``(x, y)`` on the flat maps ``[num_maps * Y * X]``."""
-        height, width = self.grid.out_shape
-        diameters = 2 * radii + 1
-        owner = torch.repeat_interleave(diameters.square())
-        place = Segments.from_index(owner, len(radii)).rank()
-        offset = torch.stack([place % diameters[owner], place // diameters[owner]], dim=1) - radii[owner, None]
-        x, y = (cells[owner] + offset).unbind(1)
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        sigma = diameters[owner] / 6
-        heat = torch.exp(offset.square().sum(dim=1) / (-2 * sigma.square()))
-        target = (maps[owner] * height + y) * width + x
-        flat = heat.new_zeros(num_maps * height * width)
-        return flat.scatter_reduce(0, target[inside], heat[inside], "amax")
-
 
 def encode_boxes(boxes: Boxes3D, offsets: Tensor) -> dict[str, Tensor]:
     """Return regression codes ``[N, 1 to 3]`` by branch; ``offsets`` ``[N, 2]`` place centres inside their cells."""
@@ -126,22 +108,3 @@ def encode_boxes(boxes: Boxes3D, offsets: Tensor) -> dict[str, Tensor]:
         "vel": boxes.velocities,
         "axis": torch.stack([(2 * yaws).cos(), (2 * yaws).sin()], dim=1),
     }
-
-
-def published_radius(length: Tensor, width: Tensor, overlap: float) -> Tensor:
-    """Return CornerNet's radius ``[N]`` for boxes of ``length`` and ``width`` in cells, as the published code has it.
-
-    Of three cases (a box that is shifted, inside, around) the smallest root counts. The published code divides every
-    root by 2 instead of by 2 a, which makes the second and third cases too large; training recipes are tuned to it.
-    """
-    total, area = length + width, length * width
-    roots = [
-        _half_root(1, total, area * (1 - overlap) / (1 + overlap)),
-        _half_root(4, 2 * total, (1 - overlap) * area),
-        _half_root(4 * overlap, -2 * overlap * total, (overlap - 1) * area),
-    ]
-    return torch.stack(roots).amin(dim=0)
-
-
-def _half_root(a: float, b: Tensor, c: Tensor) -> Tensor:
-    return (b + (b.square() - 4 * a * c).sqrt()) / 2
