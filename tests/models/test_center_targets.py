@@ -106,3 +106,24 @@ def test_radius_halves_every_root(length: float, width: float) -> None:
     ]
     found = published_radius(torch.tensor([length]), torch.tensor([width]), o)
     assert float(found) == pytest.approx(min(roots), rel=1e-5)
+
+
+def test_cells_around_the_centre_regress_the_nearest_box() -> None:
+    boxes = boxes_at((-4.3, -2.6), (-2.6, -2.6), (-7.9, 5.4))  # two that meet, one in a corner of the grid
+    found = assign(boxes, torch.tensor([0, 1, 2]), torch.tensor([0, 0, 1]), box_radius=1)
+    y, x = found.cells % 192 // 16, found.cells % 16
+    sample = found.cells // 192
+    assert len(found.cells.unique()) == len(found.cells) == (9 + 9 - 3) + 4
+    decoded = torch.stack([x, y], dim=1) + found.codes["center"] + torch.tensor([-8.0, -6.0])
+    torch.testing.assert_close(decoded, found.boxes[:, :2])
+    own = torch.tensor([-4.3, -2.6, -2.6, -2.6]).view(2, 2)
+    middles = torch.stack([x, y], dim=1)[sample == 0] + torch.tensor([-7.5, -5.5])
+    nearest = own[(middles[:, None] - own).norm(dim=2).argmin(dim=1)]
+    torch.testing.assert_close(found.boxes[sample == 0, :2], nearest)
+
+
+def test_a_centre_cell_is_never_given_away() -> None:
+    boxes = boxes_at((0.1, 0.1), (0.9, 0.9))  # both in the cell whose middle is (0.5, 0.5)
+    found = assign(boxes, torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long), box_radius=1)
+    centre = (6 * 16) + 8
+    assert (found.cells == centre).sum() == 2

@@ -7,7 +7,10 @@
 Coordinates are computed in float32 in this order, as the published code does, so that cells are the same ones. The
 heat maps are those of `gaussian.py`.
 
-Source: CenterPoint (Yin et al., CVPR 2021), section 4.
+With a `box_radius` r, the (2 r + 1)² cells around the centre cell regress the box too, so that a peak beside the true
+cell still finds it. Where such squares meet, a cell regresses the object whose centre is nearest to its middle.
+
+Source: CenterPoint (Yin et al., CVPR 2021), section 4; the box radius is AFDet's offset radius (Ge et al., 2020).
 """
 
 from __future__ import annotations
@@ -29,9 +32,9 @@ class CenterTargets:
 
     Args:
         heatmap: ``[B, K, Y, X]`` float32 in ``[0, 1]``, 1 at the centre cells.
-        cells: ``[M]`` int64, centre cell ``(b * Y + y) * X + x`` of each object; two objects may share one.
+        cells: ``[M]`` int64, cells ``(b * Y + y) * X + x`` that regress a box; two objects may share a centre cell.
         codes: ``[M, 1 to 3]`` float32 for each branch, see the top of the file; ``vel`` is NaN where it is unknown.
-        boxes: ``[M, 7]`` float32, the objects themselves.
+        boxes: ``[M, 7]`` float32, the object of each cell.
     """
 
     heatmap: Tensor
@@ -49,12 +52,14 @@ class CenterTargetAssigner:
         overlap: IoU that a box shifted by the radius still has.
         min_radius: smallest radius of a Gaussian, in cells.
         max_objects: objects of a sample beyond this number are left out, in the order of the ground truth.
+        box_radius: cells around the centre cell, in x and y, that regress the box as well; 0 as published.
     """
 
     grid: Grid
     overlap: float = 0.1
     min_radius: int = 2
     max_objects: int = 500
+    box_radius: int = 0
 
     def __call__(
         self,
@@ -82,12 +87,31 @@ class CenterTargetAssigner:
         radii = object_radii(boxes, self.grid, self.overlap, self.min_radius)
         maps = batch_index * num_classes + labels
         heatmap = draw_gaussians(cells, radii, maps, num_classes * batch_size, (height, width))
+        owner, places = self._regressing_cells(centers, batch_index)
         return CenterTargets(
             heatmap=heatmap.view(batch_size, num_classes, height, width),
-            cells=(batch_index * height + cells[:, 1]) * width + cells[:, 0],
-            codes=encode_boxes(boxes, centers - cells),
-            boxes=boxes.tensor[:, :7],
+            cells=(batch_index[owner] * height + places[:, 1]) * width + places[:, 0],
+            codes=encode_boxes(Boxes3D(boxes.tensor[owner]), centers[owner] - places),
+            boxes=boxes.tensor[owner, :7],
         )
+
+    def _regressing_cells(self, centers: Tensor, batch_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the object ``[M]`` and the place ``[M, 2]`` ``(x, y)`` of every cell that regresses a box."""
+        owner, places = torch.arange(len(centers), device=centers.device), centers.long()
+        if self.box_radius == 0:
+            return owner, places
+        steps = torch.arange(-self.box_radius, self.box_radius + 1, device=centers.device)
+        square = torch.cartesian_prod(steps, steps)
+        owner = owner.repeat_interleave(len(square))
+        places = (places[:, None] + square).flatten(0, 1)
+        height, width = self.grid.out_shape
+        inside = ((places >= 0) & (places < places.new_tensor([width, height]))).all(dim=1)
+        owner, places = owner[inside], places[inside]
+        distance = (places + 0.5 - centers[owner]).square().sum(dim=1)
+        _, cell = ((batch_index[owner] * height + places[:, 1]) * width + places[:, 0]).unique(return_inverse=True)
+        nearest = distance.new_full((len(cell),), torch.inf).scatter_reduce(0, cell, distance, "amin")[cell]
+        mine = (distance == nearest) | (places == centers[owner].long()).all(dim=1)
+        return owner[mine], places[mine]
 
     def _centers(self, boxes: Boxes3D) -> Tensor:
         """Return the centres ``[N, 2]`` ``(x, y)`` in cells."""
