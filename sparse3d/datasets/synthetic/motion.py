@@ -17,8 +17,12 @@ ACCELERATION, BRAKING, HEADWAY, STANDSTILL_GAP = 1.4, 2.0, 1.3, 2.5
 
 
 def time_grid(frames: int, interval: float) -> np.ndarray:
-    """Return the times ``[T]`` in seconds at which poses are stored, around ``frames`` key frames."""
-    return np.arange(-4, round((frames - 1) * interval / TIME_STEP) + 3) * TIME_STEP
+    """Return the times ``[T]`` in seconds at which poses are stored, around ``frames`` key frames.
+
+    They begin early enough for the sweeps of the interval before the first key frame.
+    """
+    steps = round(interval / TIME_STEP)
+    return np.arange(-steps - 3, (frames - 1) * steps + 3) * TIME_STEP
 
 
 def follow_traffic(

@@ -13,7 +13,7 @@ from ..poses import quaternion_of
 from .annotation import Annotation, annotate
 from .camera import image_size, light_ground, render
 from .layout import build_world
-from .lidar import scan
+from .lidar import Scan, scan
 from .rig import CAMERAS, KEY_INTERVAL, LIDAR, SWEEP_INTERVAL, Mount, pose_matrix
 from .tables import Record, Tables, Tokens, link
 
@@ -30,7 +30,7 @@ class SceneJob:
     Args:
         name: official scene name, e.g. ``"scene-0061"``.
         frames: key frames, 2 Hz.
-        sweeps: revolutions kept before each key frame but the first, see ``sweep_ages``.
+        sweeps: revolutions kept before each key frame, see ``sweep_ages``; the recording begins with the first one's.
         image_scale: images are 1600x900 times this.
     """
 
@@ -105,17 +105,20 @@ class _Recorder:
         }
 
     def _sweeps(self, frame: int) -> None:
-        for age in reversed(sweep_ages(self.job.sweeps if frame else 0)):
+        for age in reversed(sweep_ages(self.job.sweeps)):
             offset = frame * KEY_INTERVAL - age * SWEEP_INTERVAL
-            swept = scan(self.world, offset / 1e6, self.job.chance(1, offset // SWEEP_INTERVAL))
-            self._write_scan(frame, offset, swept.points, key=False)
+            self._write_scan(frame, offset, self._scan(offset).points, key=False)
 
     def _key_scan(self, frame: int) -> None:
         offset = frame * KEY_INTERVAL
-        swept = scan(self.world, offset / 1e6, self.job.chance(1, offset // SWEEP_INTERVAL))
+        swept = self._scan(offset)
         self._write_scan(frame, offset, swept.points, key=True)
         for annotation in annotate(self.world, offset / 1e6, swept):
             self.annotations.setdefault(annotation.actor, []).append(self._annotation(frame, annotation))
+
+    def _scan(self, offset: int) -> Scan:
+        """Scan the revolution that ends ``offset`` microseconds after the first key frame, or before it if negative."""
+        return scan(self.world, offset / 1e6, self.job.chance(1, (KEY_INTERVAL + offset) // SWEEP_INTERVAL))
 
     def _pictures(self, frame: int) -> None:
         start = frame * KEY_INTERVAL
