@@ -46,6 +46,8 @@ def convert_names(state: Mapping[str, Tensor], rules: Rules) -> State:
 def load_converted(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a converted state into a module, in full.
 
+    A convolution with a kernel of 1 is a linear layer: where ours is one, axes of length 1 at the end are dropped.
+
     Args:
         module: takes the values, in its own dtype and on its own device.
         state: every parameter and buffer by our name; BatchNorm's counters may be missing.
@@ -54,6 +56,7 @@ def load_converted(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         ValueError: if an entry is missing, unexpected or of another shape; all of them are listed.
     """
     own = module.state_dict()
+    state = {name: drop_kernel(value, own[name].ndim) if name in own else value for name, value in state.items()}
     problems = [f"missing {name}" for name in own if name not in state and not name.endswith(COUNTER)]
     problems += [f"unexpected {name}" for name in state if name not in own]
     problems += [
@@ -62,7 +65,14 @@ def load_converted(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         if name in own and own[name].shape != value.shape
     ]
     _report(f"the checkpoint does not fit {type(module).__name__}", problems)
-    module.load_state_dict(dict(state), strict=False)
+    module.load_state_dict(state, strict=False)
+
+
+def drop_kernel(weight: Tensor, ndim: int) -> Tensor:
+    """Return a weight without the axes of length 1 at its end that exceed ``ndim``."""
+    while weight.ndim > ndim and weight.shape[-1] == 1:
+        weight = weight[..., 0]
+    return weight
 
 
 def read_state(path: str | Path, key: str) -> State:

@@ -1,7 +1,7 @@
 """Weights of the official DSVT code (OpenPCDet's names) -> ours.
 
 The tables of the parts are relative to the part (`ENCODER` maps `pfn_layers.0...` to `layers.0...`); `convert` takes a
-whole checkpoint with its `vfe.`, `backbone_3d.`, `backbone_2d.` and `dense_head.` prefixes, the last one a CenterHead.
+whole checkpoint with its `vfe.`, `backbone_3d.`, `backbone_2d.` and `dense_head.` prefixes, with either head.
 
 Source: github.com/Haiyang-W/DSVT, and OpenPCDet's port of it.
 """
@@ -52,11 +52,27 @@ CENTER_HEAD: Rules = [
     (rf"heads_list\.(\d+)\.{REST}", r"tasks.\1.\2"),
 ]
 
+TRANSFUSION_HEAD: Rules = [
+    (rf"shared_conv\.{REST}", r"shared.\1"),
+    (rf"heatmap_head\.0\.conv\.{REST}", r"heatmap.0.0.\1"),
+    (rf"heatmap_head\.0\.bn\.{REST}", r"heatmap.0.1.\1"),
+    (rf"heatmap_head\.1\.{REST}", r"heatmap.1.\1"),
+    (rf"class_encoding\.{REST}", r"class_embedding.\1"),
+    (rf"decoder\.self_posembed\.position_embedding_head\.{REST}", r"query_position.\1"),
+    (rf"decoder\.cross_posembed\.position_embedding_head\.{REST}", r"key_position.\1"),
+    (rf"decoder\.self_attn\.in_proj_{REST}", r"layer.self_attention.in_proj.\1"),
+    (rf"decoder\.self_attn\.out_proj\.{REST}", r"layer.self_attention.out_proj.\1"),
+    (rf"decoder\.multihead_attn\.in_proj_{REST}", r"layer.cross_attention.in_proj.\1"),
+    (rf"decoder\.multihead_attn\.out_proj\.{REST}", r"layer.cross_attention.out_proj.\1"),
+    (rf"decoder\.(linear[12]|norm[123])\.{REST}", r"layer.\1.\2"),
+    (rf"prediction_head\.{REST}", r"branches.\1"),
+]
+
 PARTS = {
     "vfe": ("point_branch.voxel_encoder", ENCODER),
     "backbone_3d": ("point_branch.backbone", BACKBONE),
     "backbone_2d": ("point_branch.bev_backbone", BEV),
-    "dense_head": ("head", CENTER_HEAD),
+    "dense_head": ("head", CENTER_HEAD + TRANSFUSION_HEAD),
 }
 DETECTOR: Rules = [
     ("global_step", None),

@@ -6,11 +6,15 @@ from .detector import Detector3D
 from .features import Features
 from .heads.center_decoder import CenterDecoder
 from .heads.center_head import CenterHead
+from .heads.transfusion_decoder import TransFusionDecoder
+from .heads.transfusion_head import TransFusionHead
 from .points.branch import PointBranch
 from .points.dsvt import DSVT
 from .points.voxel_encoder import DynamicVoxelEncoder
 from .preprocessor import Preprocessor
 from .targets.center_targets import CenterTargetAssigner, CenterTargets
+from .targets.ground_truth import GroundTruth
+from .targets.transfusion_targets import TransFusionTargetAssigner, TransFusionTargets
 
 __all__ = [
     "DSVT",
@@ -21,8 +25,13 @@ __all__ = [
     "Detector3D",
     "DynamicVoxelEncoder",
     "Features",
+    "GroundTruth",
     "PointBranch",
     "Preprocessor",
     "ResidualBEVBackbone",
+    "TransFusionDecoder",
+    "TransFusionHead",
+    "TransFusionTargetAssigner",
+    "TransFusionTargets",
     "scatter_to_bev",
 ]

@@ -2,13 +2,13 @@
 
     focal   -1/n Σ  (1 - p)² log p             where the target is 1,  n = number of those cells, at least 1
                     (1 - t)⁴ p² log(1 - p)     elsewhere
-    query   1/n Σ over queries and classes of  -α (1 - p)^γ log p         for the class of the query's object
-                                                -(1 - α) p^γ log(1 - p)    for the others
+    query   -1/n Σ over queries and classes of  α (1 - p)^γ log p          for the class of the query's object
+                                                (1 - α) p^γ log(1 - p)     for the others
     l1      Σ over codes of  weight / M · Σ over objects |prediction - target|,   unknown (NaN) targets left out
     diou    mean of 1 - DIoU of boxes treated as axis-aligned
 
-Source: CornerNet (Law and Deng, ECCV 2018) eq. 1; focal loss (Lin et al., ICCV 2017); CenterPoint (Yin et al., CVPR 2021); Distance-IoU (Zheng et al.,
-AAAI 2020).
+Source: CornerNet (Law and Deng, ECCV 2018) eq. 1; focal loss (Lin et al., ICCV 2017); CenterPoint (Yin et al., CVPR
+2021); Distance-IoU (Zheng et al., AAAI 2020).
 """
 
 from __future__ import annotations

@@ -24,13 +24,14 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from sparse3d.registry import MODELS
-from sparse3d.structures import Boxes3D, Grid, Sample
+from sparse3d.structures import Grid, Sample
 from sparse3d_ops import iou_3d_paired
 
 from ..features import Features
 from ..layers.precision import full_precision
 from ..losses import code_l1_loss, diou_loss, gaussian_focal_loss
 from ..targets.center_targets import CenterTargetAssigner, CenterTargets
+from ..targets.ground_truth import GroundTruth
 from .center_decoder import Candidates, CenterDecoder, decode_boxes, gather_cells
 
 HEATMAP_BIAS = -2.19  # an untrained heat map says 0.1
@@ -153,30 +154,20 @@ class CenterHead(BaseModule):
 
     def assign(self, samples: Sequence[Sample]) -> list[CenterTargets]:
         """Return each task group's targets, on the device of the ground truth."""
-        boxes, labels, batch_index = self._ground_truth(samples)
+        truth = GroundTruth.gather(samples, self.num_classes)
         targets = []
         for classes in self.class_indices:
-            own_label = labels.new_full((self.num_classes,), -1)
-            own_label[classes] = torch.arange(len(classes), device=labels.device)
-            own = own_label[labels]
-            use = own >= 0
-            chosen = Boxes3D(boxes[use]), own[use], batch_index[use]
-            targets.append(self.assigner(*chosen, num_classes=len(classes), batch_size=len(samples)))
+            own_label = truth.labels.new_full((self.num_classes,), -1)
+            own_label[classes] = torch.arange(len(classes), device=own_label.device)
+            labels = own_label[truth.labels]
+            use = labels >= 0
+            own = truth[use]
+            targets.append(
+                self.assigner(
+                    own.boxes, labels[use], own.batch_index, num_classes=len(classes), batch_size=len(samples)
+                )
+            )
         return targets
-
-    def _ground_truth(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return all objects of a class: boxes ``[N, 9]``, labels ``[N]`` and samples ``[N]``."""
-        without = [number for number, sample in enumerate(samples) if "gt" not in sample]
-        if without:
-            raise ValueError(f"CenterHead.loss: samples {without} of the batch have no 'gt'")
-        boxes = torch.cat([torch.cat([s.gt.boxes.tensor[:, :7], s.gt.boxes.velocities], dim=1) for s in samples])
-        labels = torch.cat([sample.gt.labels for sample in samples])
-        if len(labels) and int(labels.max()) >= self.num_classes:
-            raise ValueError(f"gt.labels: expected less than {self.num_classes} classes, got {int(labels.max())}")
-        counts = torch.tensor([len(sample.gt.labels) for sample in samples], device=labels.device)
-        batch_index = torch.repeat_interleave(counts)
-        of_a_class = labels >= 0
-        return boxes[of_a_class], labels[of_a_class], batch_index[of_a_class]
 
     def task_losses(self, maps: Maps, targets: CenterTargets) -> dict[str, Tensor]:
         """Return the weighted losses of one task group from its float32 maps."""

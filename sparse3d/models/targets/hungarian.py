@@ -2,9 +2,9 @@
 
     focal    α (1 - p)^γ (-log p) - (1 - α) p^γ (-log(1 - p)),      p = sigmoid(logit of the object's class)
     l1       Σ |prediction - object|
-    iou      -IoU                                                    in 3D
 
-A detector adds the costs up with weights of its own; the assignment of least total cost is the match.
+A detector adds such costs up, and the negative IoU, with weights of its own; the assignment of least total cost is the
+match.
 
 Source: DETR (Carion et al., ECCV 2020), section 3.1; focal cost after Deformable DETR (Zhu et al., ICLR 2021).
 """
@@ -14,8 +14,6 @@ from __future__ import annotations
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-
-from sparse3d_ops import iou_3d
 
 
 def match(
@@ -65,11 +63,3 @@ def l1_cost(
 ) -> Tensor:  # [Q, N]
     """Return the sums of absolute differences."""
     return torch.cdist(predictions, objects, p=1)
-
-
-def iou_cost(
-    predictions: Tensor,  # [Q, 7+]
-    objects: Tensor,  # [N, 7+]
-) -> Tensor:  # [Q, N]
-    """Return -IoU of upright 3D boxes."""
-    return -iou_3d(predictions, objects)

@@ -17,30 +17,11 @@ import torch
 from torch import Tensor
 
 from sparse3d.structures import Boxes3D, Grid
+from sparse3d_ops import iou_3d
 
 from .gaussian import draw_gaussians, object_radii
-from .hungarian import focal_cost, iou_cost, l1_cost, match
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """The objects of a batch, sample after sample.
-
-    Args:
-        boxes: N boxes with velocities (NaN where unknown).
-        labels: ``[N]`` int64 in ``[0, K)``.
-        batch_index: ``[N]`` int64, ascending.
-        batch_size: B; samples may be without objects.
-    """
-
-    boxes: Boxes3D
-    labels: Tensor
-    batch_index: Tensor
-    batch_size: int
-
-    def __getitem__(self, rows: Tensor) -> GroundTruth:
-        """Select objects by a mask or an index."""
-        return GroundTruth(self.boxes[rows], self.labels[rows], self.batch_index[rows], self.batch_size)
+from .ground_truth import GroundTruth
+from .hungarian import focal_cost, l1_cost, match
 
 
 @dataclass(frozen=True)
@@ -137,7 +118,7 @@ class TransFusionTargetAssigner:
         for sample in range(truth.batch_size):
             rows = (truth.batch_index == sample).nonzero()[:, 0]
             own = truth[rows]
-            overlap = self.measure_iou(boxes[sample], own.boxes.tensor)
+            overlap = iou_3d(self.stand(boxes[sample]), self.stand(own.boxes.tensor))
             cost = (
                 self.class_cost * focal_cost(logits[sample], own.labels, self.alpha, self.gamma)
                 + self.center_cost * l1_cost(self._in_range(boxes[sample]), self._in_range(own.boxes.tensor))
@@ -148,10 +129,6 @@ class TransFusionTargetAssigner:
             objects.append(rows[row])
             ious.append(overlap[query, row])
         return torch.cat(queries), torch.cat(objects), torch.cat(ious)
-
-    def measure_iou(self, predictions: Tensor, objects: Tensor) -> Tensor:
-        """Return the 3D IoU ``[Q, N]`` of boxes ``[Q, 7+]`` and ``[N, 7+]``; see ``center_as_bottom``."""
-        return -iou_cost(self.stand(predictions), self.stand(objects))
 
     def stand(self, boxes: Tensor) -> Tensor:
         """Return boxes ``[N, 7]`` whose overlap is to be measured; see ``center_as_bottom``."""
