@@ -84,3 +84,20 @@ def detector_config() -> dict[str, Any]:
         ),
         head=head_config(),
     )
+
+
+def transfusion_config() -> dict[str, Any]:
+    head = dict(
+        type="TransFusionHead",
+        grid=GRID,
+        class_names=CLASS_NAMES,
+        in_channels=24,
+        channels=16,
+        num_queries=12,
+        num_heads=4,
+        ffn_channels=24,
+        window_radius=3,
+        every_cell=["pedestrian"],
+        decoder=dict(center_range=CENTER_RANGE, iou_exponents=0.5, nms_thresholds=dict(pedestrian=0.2)),
+    )
+    return {**detector_config(), "head": head}

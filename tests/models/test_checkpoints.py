@@ -14,7 +14,7 @@ from sparse3d.checkpoints import dsvt as official
 from sparse3d.models import Detector3D
 from sparse3d.registry import MODELS
 
-from .build import detector_config
+from .build import detector_config, transfusion_config
 
 # Our names -> the official ones, written down here independently of the table under test.
 THEIR_NAMES = [
@@ -36,6 +36,24 @@ THEIR_NAMES = [
     (r"head\.shared\.", "dense_head.shared_conv."),
     (r"head\.tasks\.", "dense_head.heads_list."),
 ]
+THEIR_TRANSFUSION_NAMES = [
+    *THEIR_NAMES[:-2],
+    (r"^head\.", "dense_head."),
+    (r"dense_head\.shared\.", "dense_head.shared_conv."),
+    (r"dense_head\.heatmap\.0\.0\.", "dense_head.heatmap_head.0.conv."),
+    (r"dense_head\.heatmap\.0\.1\.", "dense_head.heatmap_head.0.bn."),
+    (r"dense_head\.heatmap\.1\.", "dense_head.heatmap_head.1."),
+    (r"class_embedding", "class_encoding"),
+    (r"query_position", "decoder.self_posembed.position_embedding_head"),
+    (r"key_position", "decoder.cross_posembed.position_embedding_head"),
+    (r"layer\.self_attention\.in_proj\.", "decoder.self_attn.in_proj_"),
+    (r"layer\.cross_attention\.in_proj\.", "decoder.multihead_attn.in_proj_"),
+    (r"layer\.self_attention\.", "decoder.self_attn."),
+    (r"layer\.cross_attention\.", "decoder.multihead_attn."),
+    (r"dense_head\.layer\.", "dense_head.decoder."),
+    (r"dense_head\.branches\.", "dense_head.prediction_head."),
+]
+CONV1D = r"dense_head\.(class_encoding|prediction_head.+|decoder\..+position_embedding_head\.[03])\.weight"
 
 
 def build() -> Detector3D:
@@ -59,6 +77,20 @@ def test_a_whole_checkpoint_comes_back(tmp_path: Path) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(trained.state_dict().values(), fresh.state_dict().values(), strict=True)
     )
+
+
+def test_a_checkpoint_with_the_transfusion_head_comes_back() -> None:
+    """Its one-dimensional convolutions of kernel 1 are linear layers here."""
+    trained, fresh = MODELS.build(transfusion_config()), MODELS.build(transfusion_config())
+    state = {}
+    for name, value in trained.state_dict().items():
+        for pattern, replacement in THEIR_TRANSFUSION_NAMES:
+            name = re.sub(pattern, replacement, name)
+        state[name] = value[..., None] if re.fullmatch(CONV1D, name) and value.ndim == 2 else value
+    assert state["dense_head.prediction_head.center.1.weight"].shape == (2, 64, 1)
+    load_converted(fresh, official.convert(state))
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(value, trained.state_dict()[name]), name
 
 
 def test_unknown_missing_and_misshaped_entries_are_all_listed() -> None:

@@ -34,10 +34,12 @@ def test_waymo_voxel_has_the_published_size() -> None:
     assert num_parameters(backbone) == 3_133_824
 
 
-@pytest.mark.parametrize("name", ["dsvt/dsvt_pillar_centerhead_nuscenes", "demo/dsvt_pillar_demo"])
+@pytest.mark.parametrize(
+    "name", ["dsvt/dsvt_pillar_nuscenes", "dsvt/dsvt_pillar_centerhead_nuscenes", "demo/dsvt_pillar_demo"]
+)
 def test_the_models_of_the_configs_build(name: str) -> None:
     config = load_config(REPOSITORY / "configs" / f"{name}.py")
     detector = MODELS.build(config.model)
     scale = detector.point_branch.bev_backbone.out_channels
-    assert detector.head.shared[0].in_channels == scale
+    assert next(detector.head.shared.parameters()).shape[1] == scale
     assert detector.head.grid == detector.point_branch.grid
