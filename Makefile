@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVKIT := nuscenes-devkit==1.2.0
 
-DEMO := configs/demo/dsvt_pillar_demo.py
+DEMO := configs/demo/pillar_demo.py
 DEMO_DIR := work_dirs/demo
 DEMO_DATA := data/synthetic/sparse3d_val.arrow
 

@@ -17,7 +17,7 @@ CFG_OPTIONS_HELP = (
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the config and its overrides."""
-    parser.add_argument("config", type=Path, help="config file, e.g. configs/demo/dsvt_pillar_demo.py")
+    parser.add_argument("config", type=Path, help="config file, e.g. configs/demo/pillar_demo.py")
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help=CFG_OPTIONS_HELP
     )

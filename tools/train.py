@@ -1,6 +1,6 @@
 """Train a detector.
 
-python tools/train.py configs/demo/dsvt_pillar_demo.py
+python tools/train.py configs/demo/pillar_demo.py
 torchrun --nproc-per-node 8 tools/train.py CONFIG --launcher pytorch
 """
 

@@ -4,7 +4,8 @@
                     (1 - t)⁴ p² log(1 - p)     elsewhere
     query   -1/n Σ over queries and classes of  α (1 - p)^γ log p          for the class of the query's object
                                                 (1 - α) p^γ log(1 - p)     for the others
-    l1      Σ over codes of  weight / M · Σ over objects |prediction - target|,   unknown (NaN) targets left out
+    l1      Σ over codes of  weight / M · Σ over objects |e|,  e = prediction - target, unknown (NaN) targets left out;
+            smoothed with β > 0:  e² / 2β where |e| < β,  |e| - β / 2 elsewhere
     diou    mean of 1 - DIoU of boxes treated as axis-aligned
 
 Source: CornerNet (Law and Deng, ECCV 2018) eq. 1; focal loss (Lin et al., ICCV 2017); CenterPoint (Yin et al., CVPR
@@ -59,10 +60,14 @@ def code_l1_loss(
     prediction: Tensor,  # [M, D]
     target: Tensor,  # [M, D]
     weights: Tensor,  # [D]
+    betas: Tensor | None = None,  # [D]
 ) -> Tensor:
-    """Return the weighted L1 loss (a scalar) of regression codes; NaN targets count as met."""
+    """Return the weighted L1 loss (a scalar) of regression codes, smoothed below ``betas``; NaN targets count as met."""
     known = ~target.isnan()
     distance = (prediction - torch.where(known, target, prediction.detach())).abs()
+    if betas is not None:
+        near = distance.square() / (2 * betas.clamp(min=1e-6))
+        distance = torch.where(distance < betas, near, distance - betas / 2)
     return (distance.sum(dim=0) * weights).sum() / max(len(target), 1)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-CONFIG = "configs/demo/dsvt_pillar_demo.py"
+CONFIG = "configs/demo/pillar_demo.py"
 TABLES = ("attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map")
 
 pytestmark = pytest.mark.slow

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,21 @@ def test_unknown_codes_neither_cost_nor_push() -> None:
     loss.backward()
     assert float(loss.detach()) == pytest.approx((3 + 0.5) / 2)
     assert prediction.grad.tolist() == [[0.5, 0.0], [0.5, 0.25]]
+
+
+def test_smoothed_codes_agree_with_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction = (3 * torch.randn(50, 3, generator=generator)).requires_grad_()
+    target, weights = torch.randn(50, 3, generator=generator), torch.tensor([1.0, 0.5, 2.0])
+    betas = [0.0, 0.7, 3.0]
+    loss = code_l1_loss(prediction, target, weights, torch.tensor(betas))
+    expected = sum(
+        weight * F.smooth_l1_loss(prediction[:, i], target[:, i], beta=beta)
+        for i, (weight, beta) in enumerate(zip(weights, betas, strict=True))
+    )
+    torch.testing.assert_close(loss, expected)
+    gradients = [torch.autograd.grad(each, prediction)[0] for each in (loss, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_no_object_costs_nothing() -> None:

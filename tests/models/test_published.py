@@ -35,7 +35,7 @@ def test_waymo_voxel_has_the_published_size() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["dsvt/dsvt_pillar_nuscenes", "dsvt/dsvt_pillar_centerhead_nuscenes", "demo/dsvt_pillar_demo"]
+    "name", ["dsvt/dsvt_pillar_nuscenes", "dsvt/dsvt_pillar_centerhead_nuscenes", "demo/pillar_demo"]
 )
 def test_the_models_of_the_configs_build(name: str) -> None:
     config = load_config(REPOSITORY / "configs" / f"{name}.py")
