@@ -4,9 +4,7 @@ from .bev.residual import ResidualBEVBackbone
 from .bev.scatter import scatter_to_bev
 from .detector import Detector3D
 from .features import Features
-from .heads.center_decoder import CenterDecoder
 from .heads.center_head import CenterHead
-from .heads.transfusion_decoder import TransFusionDecoder
 from .heads.transfusion_head import TransFusionHead
 from .points.branch import PointBranch
 from .points.dsvt import DSVT
@@ -18,7 +16,6 @@ from .targets.transfusion_targets import TransFusionTargetAssigner, TransFusionT
 
 __all__ = [
     "DSVT",
-    "CenterDecoder",
     "CenterHead",
     "CenterTargetAssigner",
     "CenterTargets",
@@ -29,7 +26,6 @@ __all__ = [
     "PointBranch",
     "Preprocessor",
     "ResidualBEVBackbone",
-    "TransFusionDecoder",
     "TransFusionHead",
     "TransFusionTargetAssigner",
     "TransFusionTargets",

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from sparse3d.decoding.transfusion import Queries, TransFusionDecoder, decode_boxes
 from sparse3d.models import Features, GroundTruth, TransFusionHead, TransFusionTargetAssigner
-from sparse3d.models.heads.transfusion_decoder import TransFusionDecoder, decode_boxes
 from sparse3d.models.heads.transfusion_head import TransFusionOutput
-from sparse3d.models.heads.transfusion_queries import Queries, Windows, find_peaks, select_queries
+from sparse3d.models.heads.transfusion_queries import Windows, find_peaks, select_queries
 from sparse3d.models.targets.transfusion_targets import encode_boxes
 from sparse3d.structures import Boxes3D, InstanceData, Sample
 from sparse3d_ops import iou_3d

@@ -7,7 +7,7 @@ One shared convolution; for each task group of classes one small convolutional b
     rot       (cos yaw, sin yaw)                        vel       (vx, vy)
     iou       2 IoU - 1 of the predicted box            axis      (cos 2 yaw, sin 2 yaw)
 
-Targets, losses and decoding are computed in float32: `targets/center_targets.py`, `losses.py`, `center_decoder.py`.
+Targets, losses and decoding are computed in float32: `targets/center_targets.py`, `losses.py`, `decoding/center.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from sparse3d.decoding.center import Candidates, CenterDecoder, decode_boxes, gather_cells
 from sparse3d.registry import MODELS
 from sparse3d.structures import Grid, Sample
 from sparse3d_ops import iou_3d_paired
@@ -32,7 +33,6 @@ from ..layers.precision import full_precision
 from ..losses import code_l1_loss, diou_loss, gaussian_focal_loss
 from ..targets.center_targets import CenterTargetAssigner, CenterTargets
 from ..targets.ground_truth import GroundTruth
-from .center_decoder import Candidates, CenterDecoder, decode_boxes, gather_cells
 
 HEATMAP_BIAS = -2.19  # an untrained heat map says 0.1
 BOX_BRANCHES = {"center": 2, "center_z": 1, "dim": 3, "rot": 2}
@@ -195,16 +195,13 @@ class CenterHead(BaseModule):
     @full_precision
     def predict_from_maps(self, maps: Sequence[Maps]) -> list[InstanceData]:
         """Return ``predict`` for maps that ``forward`` made."""
-        return self.decoder.select(self.candidates(maps), batch_size=len(maps[0]["hm"]))
+        found = self.decoder.decode(maps, self.grid, self.class_indices)
+        return [InstanceData(**vars(each)) for each in found]
 
     @full_precision
     def candidates(self, maps: Sequence[Maps]) -> Candidates:
         """Return the boxes of all task groups before suppression."""
-        found = []
-        for task, own in enumerate(maps):
-            class_index = torch.tensor(self.class_indices[task], device=own["hm"].device)
-            found.append(self.decoder.candidates(_float(own), self.grid, task, class_index))
-        return Candidates.cat(found)
+        return self.decoder.candidates(maps, self.grid, self.class_indices)
 
 
 class _ConvBlock(nn.Sequential):

@@ -10,7 +10,7 @@ As published with DSVT for nuScenes: each query is decoded by itself, and attend
 The published head transposes its map at the door, so its maps are `[B, C, X, Y]` and a cell is `x * Y + y`.
 
 Queries and windows: `transfusion_queries.py`; targets: `targets/transfusion_targets.py`, `targets/hungarian.py`;
-boxes: `transfusion_decoder.py`.
+boxes: `decoding/transfusion.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from sparse3d.decoding.transfusion import Queries, TransFusionDecoder, decode_boxes
 from sparse3d.registry import MODELS
 from sparse3d.structures import Grid, Sample
 from sparse3d_ops import iou_3d_paired
@@ -39,8 +40,7 @@ from ..layers.precision import full_precision
 from ..losses import code_l1_loss, gaussian_focal_loss, query_focal_loss
 from ..targets.ground_truth import GroundTruth
 from ..targets.transfusion_targets import TransFusionTargetAssigner, TransFusionTargets
-from .transfusion_decoder import TransFusionDecoder, decode_boxes
-from .transfusion_queries import Queries, Windows, find_peaks, select_queries
+from .transfusion_queries import Windows, find_peaks, select_queries
 
 HEATMAP_BIAS = -2.19  # untrained heat maps and queries say 0.1
 BRANCH_CHANNELS = 64
@@ -264,9 +264,8 @@ class TransFusionHead(BaseModule):
     @full_precision
     def predict_from_output(self, output: TransFusionOutput) -> list[InstanceData]:
         """Return ``predict`` for what ``forward`` made."""
-        codes = {name: code.float() for name, code in output.codes.items()}
-        iou = codes["iou"][..., 0] if "iou" in codes else None
-        return self.decoder(decode_boxes(codes, self.grid), output.logits.float(), output.queries, iou)
+        found = self.decoder.decode(output.codes, output.logits, output.queries, self.grid)
+        return [InstanceData(**vars(each)) for each in found]
 
 
 def _mean_by_sample(targets: TransFusionTargets, batch_size: int, num_queries: int) -> Tensor:

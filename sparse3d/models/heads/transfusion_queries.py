@@ -21,20 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Queries:
-    """Where the queries of a batch stand.
-
-    Args:
-        cells: ``[B, Q]`` int64 ``u * V + v``.
-        labels: ``[B, Q]`` int64, class that each is a peak of.
-        heat: ``[B, Q]``, the peak's height in ``[0, 1]``; 0 for fillers where there are fewer peaks than queries.
-    """
-
-    cells: Tensor
-    labels: Tensor
-    heat: Tensor
+from sparse3d.decoding.transfusion import Queries
 
 
 def find_peaks(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse3d.checkpoints import dsvt as names
+from sparse3d.decoding import Candidates
 from sparse3d.models import (
     DSVT,
     CenterHead,
@@ -18,7 +19,6 @@ from sparse3d.models import (
     ResidualBEVBackbone,
     scatter_to_bev,
 )
-from sparse3d.models.heads.center_decoder import Candidates
 from sparse3d.models.points.dsvt_partition import Partition, pool_voxels
 from sparse3d.structures import Boxes3D, Grid, InstanceData, Sample
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparse3d.checkpoints import dsvt as names
+from sparse3d.decoding.transfusion import decode_boxes
 from sparse3d.models import Features, GroundTruth, TransFusionHead
-from sparse3d.models.heads.transfusion_decoder import decode_boxes
 from sparse3d.models.heads.transfusion_head import TransFusionOutput
 from sparse3d.structures import Grid, Sample
 

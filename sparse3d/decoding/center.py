@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from sparse3d.structures import Boxes3D, Grid
+from sparse3d.structures import Boxes3D, Detections, Grid
 from sparse3d_ops import Segments, nms_bev
 
 SCOPES = ("class", "task")
@@ -93,7 +92,36 @@ class CenterDecoder:
         if self.nms_scope not in SCOPES:
             raise ValueError(f"CenterDecoder: nms_scope must be one of {SCOPES}, got {self.nms_scope!r}")
 
+    def decode(
+        self,
+        maps: Sequence[Mapping[str, Tensor]],
+        grid: Grid,
+        class_indices: Sequence[Sequence[int]],
+    ) -> list[Detections]:
+        """Turn the maps of all task groups into each sample's boxes: steps 1 to 5.
+
+        Args:
+            maps: each task group's maps ``[B, C, Y, X]`` by branch.
+            grid: the grid of the maps.
+            class_indices: positions of each task group's classes in the config's class names.
+        """
+        return self.select(self.candidates(maps, grid, class_indices), batch_size=len(maps[0]["hm"]))
+
     def candidates(
+        self,
+        maps: Sequence[Mapping[str, Tensor]],
+        grid: Grid,
+        class_indices: Sequence[Sequence[int]],
+    ) -> Candidates:
+        """Return the boxes of all task groups before suppression; arguments as ``decode``."""
+        found = []
+        for task, (own, classes) in enumerate(zip(maps, class_indices, strict=True)):
+            values = {name: each.float() for name, each in own.items()}
+            class_index = torch.tensor(classes, device=own["hm"].device)
+            found.append(self.task_candidates(values, grid, task, class_index))
+        return Candidates.cat(found)
+
+    def task_candidates(
         self,
         maps: Mapping[str, Tensor],  # [B, C, Y, X] each
         grid: Grid,
@@ -124,11 +152,11 @@ class CenterDecoder:
         )
         return found[(scores.flatten() > self.score_threshold) & self._in_range(found.boxes)]
 
-    def select(self, candidates: Candidates, batch_size: int) -> list[InstanceData]:
-        """Run step 5: one ``InstanceData`` a sample, in descending order of score."""
+    def select(self, candidates: Candidates, batch_size: int) -> list[Detections]:
+        """Run step 5: one ``Detections`` a sample, in descending order of score."""
         kept = candidates[self._suppress(candidates, batch_size)]
         kept = kept[kept.scores.argsort(descending=True, stable=True)]
-        return [self._instances(kept[kept.batch_index == sample]) for sample in range(batch_size)]
+        return [self._best(kept[kept.batch_index == sample]) for sample in range(batch_size)]
 
     def _rectify(self, scores: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
         if self.iou_exponents is None or iou is None:
@@ -162,9 +190,9 @@ class CenterDecoder:
             kept.append(rows[best])
         return torch.cat(kept)
 
-    def _instances(self, found: Candidates) -> InstanceData:
+    def _best(self, found: Candidates) -> Detections:
         best = found[torch.arange(min(len(found.scores), self.max_per_sample), device=found.scores.device)]
-        return InstanceData(boxes=Boxes3D(best.boxes), scores=best.scores, labels=best.labels)
+        return Detections(Boxes3D(best.boxes), best.scores, best.labels)
 
 
 def gather_cells(

@@ -15,18 +15,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from sparse3d.structures import Boxes3D, Grid
+from sparse3d.structures import Boxes3D, Detections, Grid
 from sparse3d_ops import Segments, nms_bev
 
-from .transfusion_queries import Queries
+
+@dataclass(frozen=True)
+class Queries:
+    """Where the queries of a batch stand.
+
+    Args:
+        cells: ``[B, Q]`` int64 ``u * V + v``.
+        labels: ``[B, Q]`` int64, class that each is a peak of.
+        heat: ``[B, Q]``, the peak's height in ``[0, 1]``; 0 for fillers where there are fewer peaks than queries.
+    """
+
+    cells: Tensor
+    labels: Tensor
+    heat: Tensor
 
 
 @dataclass(frozen=True)
 class TransFusionDecoder:
-    """Steps 2 to 5.
+    """Steps 1 to 5.
 
     Args:
         class_names: names of all classes.
@@ -58,14 +70,33 @@ class TransFusionDecoder:
         if isinstance(exponents, Sequence) and len(exponents) != len(self.class_names):
             raise ValueError(f"iou_exponents: expected one a class, {len(self.class_names)}, got {len(exponents)}")
 
+    def decode(
+        self,
+        codes: Mapping[str, Tensor],  # [B, Q, 1 to 3] each
+        logits: Tensor,  # [B, Q, K]
+        queries: Queries,
+        grid: Grid,
+    ) -> list[Detections]:
+        """Turn what the head regressed into each sample's boxes: steps 1 to 5.
+
+        Args:
+            codes: by branch, ``center`` absolute and in cells.
+            logits: class logits.
+            queries: where the queries started.
+            grid: the grid of the head's cells.
+        """
+        codes = {name: code.float() for name, code in codes.items()}
+        iou = codes["iou"][..., 0] if "iou" in codes else None
+        return self(decode_boxes(codes, grid), logits.float(), queries, iou)
+
     def __call__(
         self,
         boxes: Tensor,  # [B, Q, 7 or 9]
         logits: Tensor,  # [B, Q, K]
         queries: Queries,
         iou: Tensor | None = None,  # [B, Q]
-    ) -> list[InstanceData]:
-        """Return ``boxes``, ``scores`` and ``labels`` of each sample, in descending order of score.
+    ) -> list[Detections]:
+        """Run steps 2 to 5: one ``Detections`` a sample.
 
         Args:
             boxes: float32, of step 1.
@@ -82,7 +113,7 @@ class TransFusionDecoder:
         rows = self._suppress(boxes, scores, labels, batch_index, batch_size)
         rows = rows[scores[rows].argsort(descending=True, stable=True)]
         by_sample = [rows[batch_index[rows] == sample] for sample in range(batch_size)]
-        return [InstanceData(boxes=Boxes3D(boxes[own]), scores=scores[own], labels=labels[own]) for own in by_sample]
+        return [Detections(Boxes3D(boxes[own]), scores[own], labels[own]) for own in by_sample]
 
     def _in_range(self, boxes: Tensor) -> Tensor:
         low, high = boxes.new_tensor(self.center_range).split(3)
