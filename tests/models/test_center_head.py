@@ -185,6 +185,8 @@ def test_bad_arguments_are_named() -> None:
         build_head(extra_branches=["speed"])
     with pytest.raises(ValueError, match="need 10 numbers, got 8"):
         build_head(code_weights=[1.0] * 8)
+    with pytest.raises(ValueError, match="smooth_codes: expected positive bounds"):
+        build_head(smooth_codes=dict(iou=1.0))
     with pytest.raises(ValueError, match="nms_scope"):
         build_head(decoder=dict(nms_scope="all"))
     with pytest.raises(ValueError, match=r"features.bev: expected .*24, 32.*, got \[1, 24, 8, 8\]"):

@@ -63,6 +63,8 @@ class CenterHead(BaseModule):
         targets: arguments of ``CenterTargetAssigner`` besides the grid.
         loss_weights: weights of ``heatmap``, ``box``, ``iou`` and ``diou`` where they differ from 1, 2, 1, 0.
         code_weights: weight of each number that ``center, center_z, dim, rot, vel, axis`` regress; None means 1.
+        smooth_codes: errors of a branch are squared below this bound, e.g. ``{"vel": 4.0}`` in m/s. The plain L1 loss,
+            as published, seeks the median, and where most things stand that is no velocity at all for long.
 
     Raises:
         ValueError: if the task groups do not cover the classes once each, or a branch or weight is unknown.
@@ -84,6 +86,7 @@ class CenterHead(BaseModule):
         targets: Mapping[str, Any] | None = None,
         loss_weights: Mapping[str, float] | None = None,
         code_weights: Sequence[float] | None = None,
+        smooth_codes: Mapping[str, float] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -94,6 +97,7 @@ class CenterHead(BaseModule):
         branches = {**BOX_BRANCHES, **{name: EXTRA_BRANCHES[name] for name in EXTRA_BRANCHES if name in extra_branches}}
         self.coded = [name for name in branches if name not in UNCODED]
         self.register_buffer("code_weights", self._code_weights(code_weights, branches), persistent=False)
+        self.register_buffer("code_betas", self._code_betas(smooth_codes or {}, branches), persistent=False)
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
         self.assigner = CenterTargetAssigner(self.grid, **(targets or {}))
         self.decoder = CenterDecoder(**decoder)
@@ -115,6 +119,14 @@ class CenterHead(BaseModule):
         if len(weights) != count:
             raise ValueError(f"code_weights: {self.coded} need {count} numbers, got {len(weights)}")
         return torch.tensor(weights, dtype=torch.float32)
+
+    def _code_betas(self, smooth: Mapping[str, float], branches: Mapping[str, int]) -> Tensor | None:
+        unknown = sorted(set(smooth) - set(self.coded))
+        if unknown or any(beta <= 0 for beta in smooth.values()):
+            raise ValueError(f"smooth_codes: expected positive bounds for any of {self.coded}, got {dict(smooth)}")
+        if not smooth:
+            return None
+        return torch.cat([torch.full((branches[name],), float(smooth.get(name, 0.0))) for name in self.coded])
 
     # -- maps --------------------------------------------------------------------------------------------------------
 
@@ -175,7 +187,7 @@ class CenterHead(BaseModule):
         codes, wanted = (torch.cat([part[name] for name in self.coded], dim=1) for part in (values, targets.codes))
         losses = {
             "heatmap": gaussian_focal_loss(maps["hm"], targets.heatmap),
-            "box": code_l1_loss(codes, wanted, self.code_weights),
+            "box": code_l1_loss(codes, wanted, self.code_weights, self.code_betas),
         }
         if "iou" in values or self.loss_weights["diou"]:
             boxes = decode_boxes(values, targets.cells, self.grid)
