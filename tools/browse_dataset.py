@@ -58,8 +58,9 @@ def draw(sample: Sample, folder: Path, name: str, grid: Grid, class_names: Seque
     token = sample.frame.token
     file, title, gt = f"{name}_{re.sub(r'[^A-Za-z0-9.-]', '_', token)}.png", f"{name}  {token}", sample.get("gt")
     points = sample.get("points", torch.zeros(0, 3))
+    style = dict(title=title, color_truth=True)
     extent = (*grid.lower[:2], *grid.upper[:2])
-    save_image(folder / f"bev_{file}", draw_bev(points, gt, None, class_names, extent=extent, title=title))
+    save_image(folder / f"bev_{file}", draw_bev(points, gt, None, class_names, extent=extent, **style))
     if "images" in sample:
         pictures = [as_picture(image) for image in sample.images]
         save_image(

@@ -62,6 +62,7 @@ def draw_bev(
     score_threshold: float = 0.3,
     size: int = 1000,
     title: str = "",
+    color_truth: bool = False,
 ) -> np.ndarray:
     """Draw a frame from above, in the axes of its own frame: +x to the right, +y up.
 
@@ -77,6 +78,7 @@ def draw_bev(
         score_threshold: predictions below it are left out.
         size: longer side of the map in pixels.
         title: heading of the picture.
+        color_truth: give ground truth the colours of its classes instead of white, to look at labels by themselves.
 
     Returns:
         ``[H, W, 3]`` uint8 RGB; the map lies below a header and above a legend.
@@ -96,10 +98,10 @@ def draw_bev(
     axes.imshow(_splat(cloud, (x0, y0, x1, y1), width, height), extent=(x0, x1, y0, y1), aspect="auto", zorder=1)
     _draw_rings(axes, (x0, y0, x1, y1), canvas.unit)
     colors = class_colors(class_names)
-    _draw_flat_boxes(axes, truth, _white(truth), canvas.unit, dashed=True)
+    _draw_flat_boxes(axes, truth, _truth_colors(truth, colors, color_truth), canvas.unit, dashed=True)
     _draw_flat_boxes(axes, found, colors[found.labels], canvas.unit, dashed=False)
     _draw_ego(axes, canvas.unit)
-    _frame_picture(canvas, title, f"{len(cloud):,} points", colors, truth, found)
+    _frame_picture(canvas, title, f"{len(cloud):,} points", colors, truth, found, color_truth)
     return canvas.image()
 
 
@@ -107,9 +109,12 @@ def _confident(objects: Objects, score_threshold: float) -> Objects:
     return objects.select(objects.scores >= score_threshold)
 
 
-def _white(objects: Objects) -> np.ndarray:
-    """Return the colour of ground truth ``[N, 3]``."""
-    return np.tile(to_rgb(GROUND_TRUTH), (len(objects), 1))
+def _truth_colors(truth: Objects, colors: np.ndarray, by_class: bool) -> np.ndarray:
+    """Return the colours of ground truth ``[N, 3]``: white, or those of its classes where it has one."""
+    white = np.tile(to_rgb(GROUND_TRUTH), (len(truth), 1))
+    if not by_class or not len(colors):
+        return white
+    return np.where(truth.labels[:, None] >= 0, colors[truth.labels], white)
 
 
 def _check_extent(extent: Extent) -> Extent:
@@ -216,9 +221,12 @@ def _draw_ego(axes: Axes, unit: float) -> None:
     axes.plot(0, 0, "o", color="white", markersize=5 * unit, markeredgecolor=BACKGROUND, zorder=6)
 
 
-def _frame_picture(canvas: Canvas, title: str, facts: str, colors: np.ndarray, truth: Objects, found: Objects) -> None:
+def _frame_picture(
+    canvas: Canvas, title: str, facts: str, colors: np.ndarray, truth: Objects, found: Objects, color_truth: bool
+) -> None:
     """Write header and legend."""
-    present = np.isin(np.arange(len(colors)), found.labels)
+    shown = np.concatenate([found.labels, truth.labels]) if color_truth else found.labels
+    present = np.isin(np.arange(len(colors)), shown)
     counts = f"{facts}   ·   {len(truth)} ground truth   ·   {len(found)} predictions"
     canvas.header(title, counts)
     canvas.legend(colors, present.tolist(), len(truth) > 0)
@@ -237,6 +245,7 @@ def draw_cameras(
     score_threshold: float = 0.3,
     width: int = 1920,
     title: str = "",
+    color_truth: bool = False,
 ) -> np.ndarray:
     """Draw boxes into the images of a frame and lay the images out as one looks around.
 
@@ -252,6 +261,7 @@ def draw_cameras(
         score_threshold: predictions below it are left out.
         width: width of the picture in pixels.
         title: heading of the picture.
+        color_truth: give ground truth the colours of its classes instead of white, to look at labels by themselves.
 
     Returns:
         ``[H, W, 3]`` uint8 RGB.
@@ -271,8 +281,8 @@ def draw_cameras(
         axes = _draw_image(canvas, images[camera], tile, cameras.names[camera])
         lidar2img = cameras.lidar2img[camera].cpu().numpy()
         _draw_solid_boxes(axes, found, colors[found.labels], lidar2img, canvas.unit, dashed=False)
-        _draw_solid_boxes(axes, truth, _white(truth), lidar2img, canvas.unit, dashed=True)
-    _frame_picture(canvas, title, f"{len(images)} cameras", colors, truth, found)
+        _draw_solid_boxes(axes, truth, _truth_colors(truth, colors, color_truth), lidar2img, canvas.unit, dashed=True)
+    _frame_picture(canvas, title, f"{len(images)} cameras", colors, truth, found, color_truth)
     return canvas.image()
 
 

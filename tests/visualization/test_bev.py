@@ -141,6 +141,16 @@ def test_ground_truth_is_white_and_dashed() -> None:
     assert not changed(image)[130:170, 320:340].any()  # not filled
 
 
+def test_ground_truth_may_have_the_colours_of_its_classes() -> None:
+    boxes = [box(10, 10, size=(8, 6, 1)), box(-10, 10, size=(8, 6, 1))]
+    image = draw(gt=truth(*boxes, labels=[1, -1]), color_truth=True).astype(float)
+    sides = image[119:121, 315:390], image[119:121, 115:190]  # along y = 13
+    brightest = [side.reshape(-1, 3)[side.sum(axis=-1).argmax()] for side in sides]
+    truck = class_colors(NAMES)[1]
+    np.testing.assert_allclose(brightest[0] / brightest[0].max(), truck / truck.max(), atol=0.06)
+    assert np.ptp(brightest[1]) < 20  # of no class: white
+
+
 def test_objects_of_no_class_are_drawn() -> None:
     assert changed(draw(gt=truth(box(10, 5), labels=[-1]))).any()
 

@@ -74,6 +74,12 @@ def test_edges_have_the_colour_of_the_class() -> None:
     np.testing.assert_allclose(pixel / pixel.max(), truck / truck.max(), atol=0.03)  # the image is black
 
 
+def test_ground_truth_may_have_the_colours_of_its_classes() -> None:
+    objects = truth(box(10, 0, size=(2, 4, 2)), labels=[1])
+    white, colored = draw_one(gt=objects).astype(int), draw_one(gt=objects, color_truth=True).astype(int)
+    assert np.ptp(white, axis=-1).max() < 20 < np.ptp(colored, axis=-1).max()
+
+
 def test_the_face_it_heads_to_is_filled() -> None:
     coming = draw_one(pred=predictions(box(10, 0, size=(4, 2, 2), yaw=2 * QUARTER)))
     leaving = draw_one(pred=predictions(box(10, 0, size=(4, 2, 2))))
