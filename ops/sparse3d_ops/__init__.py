@@ -16,17 +16,36 @@ from .boxes import (
 )
 from .coords import lookup, num_cells, pack, unique, unpack
 from .segment import Segments, segment_gather, segment_max, segment_mean, segment_sum
+from .sets import (
+    LayoutIndex,
+    Pooling,
+    Sets,
+    SetStage,
+    StageIndex,
+    WindowLayout,
+    index_layout,
+    index_stages,
+    pool_voxels,
+)
 from .voxelize import HardVoxelization, Voxelization, grid_shape, voxelize, voxelize_hard
 from .windows import SetPartition, Windows, partition_sets, partition_windows
 
 __all__ = [
     "HardVoxelization",
+    "LayoutIndex",
+    "Pooling",
     "Segments",
     "SetPartition",
+    "SetStage",
+    "Sets",
+    "StageIndex",
     "Voxelization",
+    "WindowLayout",
     "Windows",
     "count_points_in_boxes",
     "grid_shape",
+    "index_layout",
+    "index_stages",
     "iou_3d",
     "iou_3d_paired",
     "iou_bev",
@@ -38,6 +57,7 @@ __all__ = [
     "partition_windows",
     "points_in_boxes",
     "points_in_boxes_mask",
+    "pool_voxels",
     "segment_gather",
     "segment_max",
     "segment_mean",

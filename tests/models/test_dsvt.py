@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sparse3d.models import DSVT
 from sparse3d.models.points.dsvt_layers import SetAttentionLayer
-from sparse3d.models.points.dsvt_partition import Sets, pool_voxels
 from sparse3d.structures import Grid
+from sparse3d_ops import Sets, pool_voxels
 
 from .build import stage
 
@@ -35,7 +35,7 @@ def padded_attention(layer: SetAttentionLayer, x: Tensor, position: Tensor, sets
     reference = torch.nn.MultiheadAttention(channels, layer.attention.num_heads, batch_first=True)
     reference.in_proj_weight, reference.in_proj_bias = layer.attention.in_proj.parameters()
     reference.out_proj = layer.attention.out_proj
-    index = sets.slots.index.view(sets.mask.shape)
+    index = sets.index
     matched = (x + position)[index]
     attended, _ = reference(matched, matched, x[index], key_padding_mask=sets.mask, need_weights=False)
     last = torch.zeros(len(x), dtype=torch.long)
@@ -47,14 +47,14 @@ def test_a_layer_equals_torch_attention_on_padded_sets() -> None:
     backbone = DSVT(PILLARS, [stage()]).eval()
     layer, coords = backbone.stages[0][0].layers[1], random_coords(PILLARS, 300)
     x = torch.randn(300, 16, requires_grad=True)
-    own = backbone.partitions(0, coords, 2, layouts=[0])[0]
-    positions = backbone.embedding_input(0, 0, own)
+    own = backbone.index(coords, 2)[0].layouts[0]
+    position = layer.position(backbone.cells_0_0[own.cells])
 
-    a = padded_attention(layer, x, layer.position(positions), own.sets[1])
+    a = padded_attention(layer, x, position, own.sets[1])
     y = F.layer_norm(x + a, (16,))
     y = F.layer_norm(y + layer.linear2(F.gelu(layer.linear1(y))), (16,))
     expected = F.layer_norm(x + y, (16,))
-    found = layer(x, positions, own.sets[1])
+    found = layer(x, layer.embed(backbone.cells_0_0, own.cells), own.sets[1])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
     weight = torch.randn_like(found)
@@ -104,10 +104,10 @@ def test_stages_pool_to_one_layer_and_train_every_parameter(pooling: str) -> Non
 
 def test_children_never_share_a_slot() -> None:
     coords = random_coords(VOXELS, 500)
-    pooled = pool_voxels(coords, VOXELS.shape, (4, 2, 3), 2)
-    assert int(pooled.slot.max()) < 4 * 2 * 3
-    assert len(torch.unique(pooled.parent * 24 + pooled.slot)) == 500
-    assert torch.equal(pooled.coords[pooled.parent], coords // torch.tensor([1, 4, 2, 3]))
+    parents, pooling = pool_voxels(coords, VOXELS.shape, (4, 2, 3), 2)
+    assert pooling.volume == 4 * 2 * 3
+    assert len(torch.unique(pooling.place)) == 500
+    assert torch.equal(parents[pooling.parent], coords // torch.tensor([1, 4, 2, 3]))
 
 
 def test_positions_come_from_the_layers_layout_by_default() -> None:
@@ -121,9 +121,8 @@ def test_positions_come_from_the_layers_layout_by_default() -> None:
 
 def test_normalised_positions_lie_in_one_turn() -> None:
     backbone = DSVT(PILLARS, [stage()], normalize_positions=True)
-    for layout, each in enumerate(backbone.partitions(0, random_coords(PILLARS, 600), 2, layouts=())):
-        positions = backbone.embedding_input(0, layout, each)
-        assert positions.shape == (600, 2)
+    for positions, cells in ((backbone.cells_0_0, 12 * 12), (backbone.cells_0_1, 24 * 24)):
+        assert positions.shape == (cells, 2)
         assert float(positions.abs().max()) <= 3.1416
         assert float(positions.max()) > 2.5
 
@@ -150,6 +149,37 @@ def test_the_result_is_the_same_every_time() -> None:
         return [features, *(parameter.grad.clone() for parameter in backbone.parameters())]
 
     assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
+
+
+@pytest.mark.parametrize("grid_and_stages", [(PILLARS, [stage()]), (VOXELS, TWO_STAGES)], ids=["pillar", "voxel"])
+def test_checkpointing_changes_nothing_but_memory(grid_and_stages: tuple) -> None:
+    """Outputs, gradients and the running statistics of the norms are those of a run that keeps its activations."""
+    grid, stages = grid_and_stages
+    plain, frugal = (DSVT(grid, stages, checkpoint_blocks=each).train() for each in (False, True))
+    frugal.load_state_dict(plain.state_dict())
+    coords, x = random_coords(grid, 300), torch.randn(300, 16)
+    for backbone in (plain, frugal):
+        backbone(x, coords, 2)[0].square().sum().backward()
+    for (name, a), (_, b) in zip(plain.state_dict().items(), frugal.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+    for (name, a), (_, b) in zip(plain.named_parameters(), frugal.named_parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad), name
+
+
+def test_checkpointing_keeps_fewer_activations() -> None:
+    def kept(backbone: DSVT) -> int:
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            backbone.train()(torch.randn(300, 16), random_coords(PILLARS, 300), 2)
+        return sum(sizes)
+
+    assert kept(DSVT(PILLARS, [stage()], checkpoint_blocks=True)) < 0.5 * kept(DSVT(PILLARS, [stage()]))
+
+
+def test_a_gradient_in_eval_mode_reaches_the_position_embedding() -> None:
+    backbone = DSVT(PILLARS, [stage()]).eval()
+    backbone(torch.randn(300, 16), random_coords(PILLARS, 300), 2)[0].square().sum().backward()
+    assert all(float(p.grad.abs().sum()) > 0 for p in backbone.stages[0][0].layers[0].position.parameters())
 
 
 def test_mixed_precision_stays_close() -> None:

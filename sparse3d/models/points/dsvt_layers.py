@@ -6,7 +6,9 @@
         y = LN(x + a);   y = LN(y + FFN(y));   x = LN(x + y)
     x = LN(x + the block's input)
 
-Projections commute with the gather, so they run on N voxels instead of S * T slots.
+Projections commute with the gather, so they run on N voxels instead of S * T slots. Positions are few: in a window of
+W_x W_y W_z cells every voxel has the position of one of them. In eval mode, when BatchNorm is a fixed map, each cell's
+position is embedded once and looked up; in training the norm's statistics are those of the voxels.
 
 Source: DSVT (Wang et al., CVPR 2023), sections 3.2 and 3.3.
 """
@@ -18,12 +20,12 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from sparse3d_ops import segment_gather
+from sparse3d_ops import Sets
 
 from ..layers.attention import PackedAttention
 from ..layers.position import PositionEmbedding
-from .dsvt_partition import PooledVoxels, Sets
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 NUM_LAYERS = 2  # of a block: one over the y-major sets, one over the x-major sets
@@ -52,23 +54,31 @@ class SetAttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.norm3 = nn.LayerNorm(channels)
 
+    def embed(
+        self,
+        positions: Tensor,  # [cells, dims]
+        cells: Tensor,  # [N]
+    ) -> Tensor:  # [N, C]
+        """Embed the positions of voxels that lie in ``cells`` of their windows."""
+        if self.training:
+            return self.position(positions[cells])
+        return self.position(positions).index_select(0, cells)
+
     def forward(
         self,
         x: Tensor,  # [N, C]
-        positions: Tensor,  # [N, dims]
+        position: Tensor,  # [N, C]
         sets: Sets,
     ) -> Tensor:  # [N, C]
-        """Let the voxels of each set attend to one another."""
-        y = self.norm1(x + self._attend(x, self.position(positions), sets))
+        """Let the voxels of each set attend to one another; ``position`` is what ``embed`` made."""
+        y = self.norm1(x + self._attend(x, position, sets))
         y = self.norm2(y + self.linear2(self.activation(self.linear1(y))))
         return self.norm3(x + y)
 
     def _attend(self, x: Tensor, position: Tensor, sets: Sets) -> Tensor:
-        matched = segment_gather(self.attention.project_matched(x + position), sets.slots)
-        values = segment_gather(self.attention.project_values(x), sets.slots)
-        query, key, value = (
-            self.attention.split_heads(part.unflatten(0, sets.mask.shape)) for part in (*matched.chunk(2, -1), values)
-        )
+        matched = sets.gather(self.attention.project_matched(x + position))
+        values = sets.gather(self.attention.project_values(x))
+        query, key, value = (self.attention.split_heads(part) for part in (*matched.chunk(2, -1), values))
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=~sets.mask[:, None, None])
         return self.attention.out_proj(attended.transpose(1, 2).flatten(0, 1).flatten(1)[sets.first])
 
@@ -76,11 +86,17 @@ class SetAttentionLayer(nn.Module):
 class DSVTBlock(nn.Module):
     """Two encoder layers over the two partitions of one window layout, and a residual norm.
 
-    Args: those of ``SetAttentionLayer``.
+    Args: those of ``SetAttentionLayer``, and
+
+        checkpoint: compute activations again in the backward pass. Positions are embedded once all the same: a second
+            time would move the running statistics of their norms twice.
     """
 
-    def __init__(self, channels: int, num_heads: int, ffn_channels: int, dims: int, activation: str) -> None:
+    def __init__(
+        self, channels: int, num_heads: int, ffn_channels: int, dims: int, activation: str, checkpoint: bool = False
+    ) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.layers = nn.ModuleList(
             SetAttentionLayer(channels, num_heads, ffn_channels, dims, activation) for _ in range(NUM_LAYERS)
         )
@@ -89,24 +105,20 @@ class DSVTBlock(nn.Module):
     def forward(
         self,
         x: Tensor,  # [N, C]
-        positions: Sequence[Tensor],  # 2 x [N, dims]
+        positions: Sequence[tuple[Tensor, Tensor]],  # 2 x ([cells, dims], [N])
         sets: Sequence[Sets],  # 2
     ) -> Tensor:  # [N, C]
-        """Run layer i with positions i over sets i."""
+        """Run layer i with positions i (those of the cells, and each voxel's cell) over sets i."""
+        embedded = [layer.embed(*position) for layer, position in zip(self.layers, positions, strict=True)]
+        if self.checkpoint and self.training:
+            return checkpoint(self._run, x, embedded, sets, use_reentrant=False)
+        return self._run(x, embedded, sets)
+
+    def _run(self, x: Tensor, embedded: Sequence[Tensor], sets: Sequence[Sets]) -> Tensor:
         y = x
-        for layer, position, partition in zip(self.layers, positions, sets, strict=True):
-            y = layer(y, position, partition)
+        for layer, position, own in zip(self.layers, embedded, sets, strict=True):
+            y = layer(y, position, own)
         return self.norm(y + x)
-
-
-def fill_slots(
-    x: Tensor,  # [N, C]
-    pooled: PooledVoxels,
-    volume: int,
-) -> Tensor:  # [M, volume, C]
-    """Gather the children of each parent, zeros in empty slots."""
-    slots = x.new_zeros(len(pooled.coords) * volume, x.shape[1])
-    return slots.index_copy(0, pooled.parent * volume + pooled.slot, x).view(-1, volume, x.shape[1])
 
 
 class MaxPooling(nn.Module):

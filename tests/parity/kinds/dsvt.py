@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from sparse3d.models import (
     ResidualBEVBackbone,
     scatter_to_bev,
 )
-from sparse3d.models.points.dsvt_partition import Partition, pool_voxels
 from sparse3d.structures import Boxes3D, Grid, InstanceData, Sample
+from sparse3d_ops import LayoutIndex, StageIndex, WindowLayout, index_layout
 
 from ..cases import Case
 from ..compare import Comparison, assert_equal, batch_norm_trains, load_state, match_rows, tensors
@@ -97,8 +98,9 @@ def check_transformer(case: Case) -> None:
     rows = _match(output_coords, case.arrays["out/voxel_coords"])
     comparison.output("voxel_coords", output_coords[rows])
     comparison.output("voxel_features", output[rows])
-    _check_stages(comparison, backbone, coords, batch_size)
-    _check_positions(comparison, backbone, coords, batch_size)
+    indices = _index_everything(backbone, coords, batch_size)
+    _check_stages(comparison, backbone, indices)
+    _check_positions(comparison, backbone, indices[0])
     _weighted(case, output[rows]).backward()
     comparison.gradients(backbone, voxel_features=features)
     comparison.finish()
@@ -130,41 +132,51 @@ def _transformer(config: dict[str, Any]) -> DSVT:
     )
 
 
-def _check_stages(comparison: Comparison, backbone: DSVT, coords: Tensor, batch_size: int) -> None:
+def _index_everything(backbone: DSVT, coords: Tensor, batch_size: int) -> list[StageIndex]:
+    """The index work with sets in both layouts, also where no block uses one."""
+    return [
+        replace(
+            index,
+            layouts=tuple(
+                index_layout(index.coords, shape, layout, spec.set_size, batch_size, with_sets=True)
+                for layout in spec.layouts
+            ),
+        )
+        for index, shape, spec in zip(backbone.index(coords, batch_size), backbone.shapes, backbone.specs, strict=True)
+    ]
+
+
+def _check_stages(comparison: Comparison, backbone: DSVT, indices: list[StageIndex]) -> None:
     """Compare the index work of every stage; ``theirs`` lists our row for each of their rows of the stage before."""
-    theirs = torch.arange(len(coords))
-    for stage, spec in enumerate(backbone.specs):
-        if stage > 0:
-            pooled = pool_voxels(coords, backbone.shapes[stage - 1], spec.stride, batch_size)
-            rows = _match(pooled.coords, comparison.case.arrays[f"out/voxel_coors_stage{stage}"])
-            comparison.output(f"pooling_index_in_pool_stage{stage}", pooled.slot[theirs])
-            comparison.output(f"pooling_mapping_index_stage{stage}", _inverse(rows)[pooled.parent[theirs]])
-            coords, theirs = pooled.coords, rows
-        comparison.output(f"voxel_coors_stage{stage}", coords[theirs])
-        for layout, each in enumerate(backbone.partitions(stage, coords, batch_size, layouts=(0, 1))):
-            tag = f"stage{stage}_shift{layout}"
-            _check_partition(comparison, tag, each, spec.layouts[layout].shape, theirs)
+    theirs = torch.arange(len(indices[0].coords))
+    for stage, (spec, index) in enumerate(zip(backbone.specs, indices, strict=True)):
+        if index.pooling is not None:
+            rows = _match(index.coords, comparison.case.arrays[f"out/voxel_coors_stage{stage}"])
+            comparison.output(f"pooling_index_in_pool_stage{stage}", index.pooling.slot[theirs])
+            comparison.output(f"pooling_mapping_index_stage{stage}", _inverse(rows)[index.pooling.parent[theirs]])
+            theirs = rows
+        comparison.output(f"voxel_coors_stage{stage}", index.coords[theirs])
+        for number, each in enumerate(index.layouts):
+            _check_layout(comparison, f"stage{stage}_shift{number}", each, spec.layouts[number], theirs)
 
 
-def _check_partition(comparison: Comparison, tag: str, ours: Partition, shape: Any, rows: Tensor) -> None:
-    in_window = ours.positions.flip(1) + torch.tensor(shape) / 2
+def _check_layout(comparison: Comparison, tag: str, ours: LayoutIndex, layout: WindowLayout, rows: Tensor) -> None:
+    in_window = layout.positions()[ours.cells].flip(1) + torch.tensor(layout.shape) / 2
     comparison.output(f"coors_in_win_{tag}", in_window[rows])
     to_theirs = _inverse(rows)
-    sets = torch.stack([to_theirs[each.slots.index].view(each.mask.shape) for each in ours.sets])
-    comparison.output(f"set_voxel_inds_{tag}", sets)
+    comparison.output(f"set_voxel_inds_{tag}", torch.stack([to_theirs[each.index] for each in ours.sets]))
     comparison.output(f"set_voxel_mask_{tag}", torch.stack([each.mask for each in ours.sets]))
 
 
-def _check_positions(comparison: Comparison, backbone: DSVT, coords: Tensor, batch_size: int) -> None:
+def _check_positions(comparison: Comparison, backbone: DSVT, index: StageIndex) -> None:
     """Compare the embeddings of the first voxels of the first stage, whose rows are in their order."""
-    partitions = backbone.partitions(0, coords, batch_size, layouts=())
     for block, module in enumerate(backbone.stages[0]):
         for layer, own in enumerate(module.layers):
             name = f"pos_embed_stage0_block{block}_shift{layer}"
             if comparison.has(name):
                 count = len(comparison.case.arrays[f"out/{name}"])
-                positions = backbone.embedding_input(0, layer, partitions[layer])
-                comparison.output(name, own.position(positions)[:count])
+                positions, cells = backbone.get_buffer(f"cells_0_{layer}"), index.layouts[layer].cells
+                comparison.output(name, own.embed(positions, cells)[:count])
 
 
 # -- bird's-eye backbone -------------------------------------------------------------------------------------------
