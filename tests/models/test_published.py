@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from torch import nn
 
 from sparse3d.config import load_config
 from sparse3d.models import DSVT
@@ -43,3 +47,39 @@ def test_the_models_of_the_configs_build(name: str) -> None:
     scale = detector.point_branch.bev_backbone.out_channels
     assert next(detector.head.shared.parameters()).shape[1] == scale
     assert detector.head.grid == detector.point_branch.grid
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_proj, self.out_proj = nn.Linear(2, 6), nn.Linear(2, 2)
+
+
+def test_the_published_recipe_is_one_cycle_without_the_packed_projections() -> None:
+    """Rise by half a cosine to 5e-3 over 40 %, fall to 5e-8; beta1 the other way; what has no rate keeps none."""
+    config = load_config(REPOSITORY / "configs" / "dsvt" / "dsvt_pillar_nuscenes_published_recipe.py")
+    module = _Attention()
+    wrapper = build_optim_wrapper(module, config.optim_wrapper)
+    frozen, learning = (
+        next(group for group in wrapper.param_groups if any(each is layer.weight for each in group["params"]))
+        for layer in (module.in_proj, module.out_proj)
+    )
+    steps = 5  # an epoch
+    schedulers = [
+        PARAM_SCHEDULERS.build({**each, "epoch_length": steps}, default_args=dict(optimizer=wrapper.optimizer))
+        for each in config.param_scheduler
+    ]
+    rates, betas = [], []
+    for _ in range(20 * steps):
+        rates.append(learning["lr"])
+        betas.append(learning["betas"][0])
+        assert frozen["lr"] == 0
+        for scheduler in schedulers:
+            scheduler.step()
+    peak = 8 * steps
+    rise, fall = torch.linspace(0, torch.pi, peak + 1), torch.linspace(0, torch.pi, 12 * steps + 1)
+    up = 5e-4 + (5e-3 - 5e-4) * (1 - rise.cos()) / 2
+    down = 5e-8 + (5e-3 - 5e-8) * (1 + fall.cos()) / 2
+    expected = torch.cat([up, down[1:]])[: len(rates)]
+    torch.testing.assert_close(torch.tensor(rates), expected, rtol=2e-3, atol=1e-7)  # the peak is reached a step late
+    assert betas[0] == pytest.approx(0.95) and betas[peak] == pytest.approx(0.85) and betas[-1] > 0.949
