@@ -82,4 +82,4 @@ def test_the_published_recipe_is_one_cycle_without_the_packed_projections() -> N
     down = 5e-8 + (5e-3 - 5e-8) * (1 + fall.cos()) / 2
     expected = torch.cat([up, down[1:]])[: len(rates)]
     torch.testing.assert_close(torch.tensor(rates), expected, rtol=2e-3, atol=1e-7)  # the peak is reached a step late
-    assert betas[0] == pytest.approx(0.95) and betas[peak] == pytest.approx(0.85) and betas[-1] > 0.949
+    assert (betas[0], betas[peak], betas[-1]) == pytest.approx((0.95, 0.85, 0.95), abs=1e-3)
