@@ -1,5 +1,6 @@
 """Registries of sparse3d: children of mmengine's, so that components of either can be named in one config."""
 
+from mmengine.registry import DATA_SAMPLERS as _DATA_SAMPLERS
 from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
 from mmengine.registry import LOOPS as _LOOPS
@@ -11,6 +12,7 @@ from mmengine.registry import Registry
 
 MODELS = Registry("model", parent=_MODELS, scope="sparse3d", locations=["sparse3d.models"])
 DATASETS = Registry("dataset", parent=_DATASETS, scope="sparse3d", locations=["sparse3d.datasets"])
+DATA_SAMPLERS = Registry("data sampler", parent=_DATA_SAMPLERS, scope="sparse3d", locations=["sparse3d.datasets"])
 TRANSFORMS = Registry("transform", parent=_TRANSFORMS, scope="sparse3d", locations=["sparse3d.datasets.transforms"])
 METRICS = Registry("metric", parent=_METRICS, scope="sparse3d", locations=["sparse3d.evaluation"])
 HOOKS = Registry(

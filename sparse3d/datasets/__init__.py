@@ -3,5 +3,15 @@
 from .index import FrameIndex, write_index
 from .infos import read_mmdet3d_infos
 from .nuscenes import NuScenesDataset, SampleError
+from .sampling import DefaultSampler, Draw, InfiniteSampler
 
-__all__ = ["FrameIndex", "NuScenesDataset", "SampleError", "read_mmdet3d_infos", "write_index"]
+__all__ = [
+    "DefaultSampler",
+    "Draw",
+    "FrameIndex",
+    "InfiniteSampler",
+    "NuScenesDataset",
+    "SampleError",
+    "read_mmdet3d_infos",
+    "write_index",
+]

@@ -11,11 +11,14 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .. import __version__
 from ..structures import Frame
@@ -64,6 +67,35 @@ def read_index_metadata(path: str | os.PathLike) -> dict[str, str]:
     return _metadata(_open(Path(path)))
 
 
+@dataclass(frozen=True, eq=False)
+class ObjectColumns:
+    """The annotated objects of many frames: what class-balanced sampling looks at."""
+
+    categories: tuple[str, ...]  # [K], the different ones
+    codes: np.ndarray  # [N] int, position in `categories`
+    num_lidar_points: np.ndarray  # [N] int64
+    frames: np.ndarray  # [N] int64, row of the frame
+
+    @classmethod
+    def of(cls, frames: Sequence[Frame]) -> ObjectColumns:
+        """Collect the objects of decoded frames."""
+        annotated = [(row, frame.annotations) for row, frame in enumerate(frames) if frame.annotations is not None]
+        names = [name for _, annotations in annotated for name in annotations.categories]
+        points = [annotations.num_lidar_points for _, annotations in annotated]
+        rows = [np.full(len(annotations), row) for row, annotations in annotated]
+        empty = np.zeros(0, dtype=np.int64)
+        return cls.encode(
+            pa.array(names, pa.string()), np.concatenate([*points, empty]), np.concatenate([*rows, empty])
+        )
+
+    @classmethod
+    def encode(cls, names: pa.Array | pa.ChunkedArray, num_lidar_points: np.ndarray, rows: np.ndarray) -> ObjectColumns:
+        """Replace the category of each object by its place among the different ones."""
+        categories = pc.unique(names)
+        codes = pc.index_in(names, value_set=categories).to_numpy(zero_copy_only=False)
+        return cls(tuple(categories.to_pylist()), codes, num_lidar_points, rows)
+
+
 class FrameIndex(Sequence[Frame]):
     """The frames of an index, decoded when they are asked for.
 
@@ -100,6 +132,18 @@ class FrameIndex(Sequence[Frame]):
         number = bisect_right(self._ends, row)
         batch = self._batches[number]
         return decode_frame(batch, row - self._ends[number] + batch.num_rows, self.data_root)
+
+    def objects(self) -> ObjectColumns:
+        """Return the annotated objects of all frames, column by column; no frame is decoded."""
+        categories = self._column("annotations.categories")
+        points = self._column("annotations.num_lidar_points")
+        counts = pc.fill_null(pc.list_value_length(categories), 0).to_numpy()
+        return ObjectColumns.encode(
+            pc.list_flatten(categories), pc.list_flatten(points).to_numpy(), np.repeat(np.arange(len(self)), counts)
+        )
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return pa.chunked_array([batch.column(name) for batch in self._batches], type=SCHEMA.field(name).type)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the two paths: a process that receives an index maps the file by itself."""

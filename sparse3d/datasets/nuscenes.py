@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from ..registry import DATASETS
@@ -16,8 +15,11 @@ from ..structures import Frame, Sample
 from .index import FrameIndex
 from .infos import read_mmdet3d_infos
 from .nuscenes_schema import DETECTION_CLASSES
-from .transforms import build_transform, select_instances
+from .sampling import Draw, class_balanced_rows, shown_classes
+from .transforms import build_pipeline, select_instances
 from .transforms.compose import Transform
+
+MOST_SKIPPED = 100  # bad samples in a row after which the data is taken to be somewhere else
 
 
 class SampleError(RuntimeError):
@@ -28,9 +30,9 @@ class SampleError(RuntimeError):
 class NuScenesDataset(Dataset):
     """Samples of nuScenes, or of a data set in its format.
 
-    Each sample's transforms get their own numpy generator. For training it is seeded from torch's generator, which a
-    data loader seeds differently in each worker: a run with the same torch seed repeats itself, epochs differ. With
-    ``test_mode`` it depends on ``seed`` and the sample alone.
+    Each sample's transforms get their own numpy generator. For training it is seeded from the ``Draw`` of the sampler
+    (its seed, the epoch, the item), with ``test_mode`` from the frame alone; in both from ``seed`` too. So it matters
+    neither which worker loads a sample, nor whether the run was resumed.
 
     Args:
         data_root: folder that holds `samples/` and `sweeps/`.
@@ -38,9 +40,12 @@ class NuScenesDataset(Dataset):
         class_names: classes in the order of the labels.
         pipeline: transforms ``(sample, rng) -> sample``, or the dicts of registered ones.
         min_points: boxes with fewer annotated LiDAR points leave ``gt``.
-        test_mode: draw the same random numbers for a sample every time.
+        test_mode: draw the same random numbers for a frame every time.
         seed: changes all random numbers; not negative.
         indices: take the first so many frames, or those at these positions.
+        class_balanced: draw frames so that all classes are shown about equally often (CBGS); which ones depends on
+            ``seed``. Objects without a LiDAR point do not count.
+        skip_bad: where a sample cannot be loaded, return the next one that can, and say so in its ``skipped``.
 
     Raises:
         FileNotFoundError: if the index or the data root is missing.
@@ -57,40 +62,60 @@ class NuScenesDataset(Dataset):
         test_mode: bool = False,
         seed: int = 0,
         indices: int | Sequence[int] | None = None,
+        class_balanced: bool = False,
+        skip_bad: bool = False,
     ) -> None:
         if seed < 0:
             raise ValueError(f"NuScenesDataset: seed must not be negative, got {seed}")
         self.frames = open_frames(Path(data_root), Path(data_root) / index)
         self.positions = _positions(indices, len(self.frames))
+        if class_balanced:
+            shows = shown_classes(self.frames, class_names, min_points=1)[self.positions]
+            self.positions = self.positions[class_balanced_rows(shows, np.random.default_rng(seed))]
         self.metainfo = {"dataset_type": "nuscenes", "classes": tuple(class_names)}
-        self.pipeline = [build_transform(transform) for transform in pipeline]
+        self.pipeline = build_pipeline(pipeline)
         self.min_points = min_points
         self.test_mode = test_mode
         self.seed = seed
+        self.skip_bad = skip_bad
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, item: int) -> Sample:
-        """Return sample ``item`` after the pipeline.
+    def __getitem__(self, item: int | Draw) -> Sample:
+        """Return the sample of an item, or of a sampler's draw, after the pipeline.
 
         Raises:
-            SampleError: if a transform fails.
+            SampleError: if a transform fails; with ``skip_bad``, if that happens to many samples in a row.
         """
-        frame = self.frame(item)
-        sample, rng = Sample.from_frame(frame), self._generator(item)
+        draw = item if isinstance(item, Draw) else Draw(item)
+        return self._load_or_stand_in(draw) if self.skip_bad else self._load(draw)
+
+    def frame(self, item: int) -> Frame:
+        """Return the index record of sample ``item``."""
+        return self.frames[int(self.positions[item])]
+
+    def _load(self, draw: Draw) -> Sample:
+        sample, rng = Sample.from_frame(self.frame(draw.item), draw.epoch), self._generator(draw)
         for transform in self.pipeline:
             sample = _apply(transform, sample, rng)
         return self._without_sparse_boxes(sample)
 
-    def frame(self, item: int) -> Frame:
-        """Return the index record of sample ``item``."""
-        return self.frames[self.positions[item]]
+    def _load_or_stand_in(self, draw: Draw) -> Sample:
+        skipped: list[str] = []
+        for step in range(min(len(self), MOST_SKIPPED)):
+            try:
+                sample = self._load(draw._replace(item=(draw.item + step) % len(self)))
+            except SampleError as error:
+                skipped.append(str(error))
+            else:
+                return sample.replace(skipped=tuple(dict.fromkeys(skipped))) if skipped else sample
+        raise SampleError(f"{len(skipped)} samples in a row could not be loaded; the first: {skipped[0]}")
 
-    def _generator(self, item: int) -> np.random.Generator:
+    def _generator(self, draw: Draw) -> np.random.Generator:
         if self.test_mode:
-            return np.random.default_rng([self.seed, self.positions[item]])
-        return np.random.default_rng([self.seed, int(torch.randint(2**63 - 1, ()))])
+            return np.random.default_rng([self.seed, self.positions[draw.item]])
+        return np.random.default_rng([self.seed, draw.seed, draw.epoch, draw.item])
 
     def _without_sparse_boxes(self, sample: Sample) -> Sample:
         if self.min_points == 0 or "gt" not in sample:
@@ -105,11 +130,11 @@ def open_frames(data_root: Path, index: Path) -> Sequence[Frame]:
     return FrameIndex(index, data_root)
 
 
-def _positions(indices: int | Sequence[int] | None, count: int) -> list[int]:
+def _positions(indices: int | Sequence[int] | None, count: int) -> np.ndarray:
     if indices is None:
-        return list(range(count))
-    positions = list(range(indices)) if isinstance(indices, int) else [int(position) for position in indices]
-    if positions and not 0 <= min(positions) <= max(positions) < count:
+        return np.arange(count)
+    positions = np.arange(indices) if isinstance(indices, int) else np.array(indices, dtype=np.int64)
+    if len(positions) and not 0 <= positions.min() <= positions.max() < count:
         raise ValueError(f"NuScenesDataset: indices must lie in [0, {count}), got {indices}")
     return positions
 

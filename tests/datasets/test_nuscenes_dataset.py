@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from sparse3d.datasets import NuScenesDataset, SampleError, write_index
+from sparse3d.datasets import Draw, NuScenesDataset, SampleError, write_index
 from sparse3d.datasets.create import create_nuscenes_index
 from sparse3d.datasets.nuscenes_schema import DETECTION_CLASSES
 from sparse3d.registry import DATASETS
@@ -39,8 +40,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _draws(dataset: NuScenesDataset, workers: int, seed: int) -> list[float]:
-    torch.manual_seed(seed)
+def _draws(dataset: NuScenesDataset, workers: int) -> list[float]:
     loader = DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=lambda samples: samples[0].draw.item())
     return list(loader)
 
@@ -92,30 +92,49 @@ def test_end_of_iteration(index: Path) -> None:
     assert len(list(NuScenesDataset(SYNTH, index))) == 4
 
 
-def test_training_draws(index: Path) -> None:
+def test_draws_follow_seed_epoch_and_item(index: Path) -> None:
     dataset = NuScenesDataset(SYNTH, index, pipeline=[_Draw()])
-    draws = _draws(dataset, workers=0, seed=1)
-    assert len(set(draws)) == 4
-    assert draws == _draws(dataset, workers=0, seed=1)
-    assert not set(draws) & set(_draws(dataset, workers=0, seed=2))
-    assert not set(draws) & set(_draws(NuScenesDataset(SYNTH, index, pipeline=[_Draw()], seed=5), workers=0, seed=1))
-    assert dataset[0].draw != dataset[0].draw
+    draws = [dataset[Draw(item, epoch, seed)].draw.item() for item in (0, 1) for epoch in (0, 1) for seed in (0, 1)]
+    assert len(set(draws)) == 8
+    assert dataset[1].draw.item() == dataset[Draw(1)].draw.item() == draws[4]
+    other = NuScenesDataset(SYNTH, index, pipeline=[_Draw()], seed=5)
+    assert other[0].draw.item() not in draws
+    assert dataset[Draw(0, epoch=7)].epoch == 7
 
 
-def test_workers_draw_differently_and_repeat_themselves(index: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_and_earlier_epochs_do_not_matter(index: Path, workers: int) -> None:
+    """A run that begins at epoch 1 draws what an uninterrupted one draws there; persistent workers see the epoch."""
     dataset = NuScenesDataset(SYNTH, index, pipeline=[_Draw()])
-    draws = _draws(dataset, workers=2, seed=1)
-    assert len(set(draws)) == 4
-    assert draws == _draws(dataset, workers=2, seed=1)
+    expected = [[dataset[Draw(item, epoch, 3)].draw.item() for item in range(4)] for epoch in range(3)]
+    config = dict(
+        dataset=dataset,
+        sampler=dict(type="DefaultSampler", shuffle=True, _scope_="sparse3d"),
+        batch_size=2,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=dict(type="pseudo_collate"),
+    )
+    for start in (0, 1):
+        torch.manual_seed(start)
+        loader = Runner.build_dataloader(config, seed=3)
+        for epoch in range(start, 3):
+            loader.sampler.set_epoch(epoch)
+            samples = [sample for batch in loader for sample in batch]
+            tokens = [frame.token for frame in dataset.frames]
+            found = {tokens.index(sample.frame.token): sample.draw.item() for sample in samples}
+            assert [found[item] for item in range(4)] == expected[epoch]
+            assert all(sample.epoch == epoch for sample in samples)
 
 
 def test_test_draws_depend_on_the_sample_alone(index: Path) -> None:
     dataset = NuScenesDataset(SYNTH, index, pipeline=[_Draw()], test_mode=True)
-    draws = _draws(dataset, workers=0, seed=1)
+    draws = _draws(dataset, workers=0)
     assert len(set(draws)) == 4
-    assert draws == _draws(dataset, workers=2, seed=2)
+    assert draws == _draws(dataset, workers=2)
+    assert draws == [dataset[Draw(item, epoch=2, seed=4)].draw.item() for item in range(4)]
     reordered = NuScenesDataset(SYNTH, index, pipeline=[_Draw()], test_mode=True, indices=[2, 0])
-    assert _draws(reordered, workers=0, seed=3) == [draws[2], draws[0]]
+    assert _draws(reordered, workers=0) == [draws[2], draws[0]]
 
 
 def test_survives_pickling(index: Path) -> None:

@@ -1,6 +1,6 @@
 """Transforms: callables ``(Sample, numpy Generator) -> Sample`` that return a changed copy of what they were given."""
 
-from .compose import Compose, build_transform
+from .compose import Compose, build_pipeline, build_transform
 from .geometry import RandomFlip, RandomRotate, RandomScale, RandomTranslate, move_boxes, move_world
 from .loading import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, frame_cameras, read_points
 from .selection import RangeFilter, ShufflePoints, select_instances
@@ -17,6 +17,7 @@ __all__ = [
     "RandomTranslate",
     "RangeFilter",
     "ShufflePoints",
+    "build_pipeline",
     "build_transform",
     "frame_cameras",
     "move_boxes",

@@ -1,14 +1,16 @@
-"""Transforms one after the other."""
+"""Transforms one after the other. Neighbouring movements of the world become one: points are touched once for all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ...registry import TRANSFORMS
 from ...structures import Sample
+from .geometry import WorldMove, WorldMoves
 
 Transform: TypeAlias = Callable[[Sample, np.random.Generator], Sample]
 
@@ -22,13 +24,27 @@ class Compose:
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any] | Transform]) -> None:
-        self.transforms = [build_transform(transform) for transform in transforms]
+        self.transforms = build_pipeline(transforms)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample after the last transform."""
         for transform in self.transforms:
             sample = transform(sample, rng)
         return sample
+
+
+def build_pipeline(transforms: Sequence[Mapping[str, Any] | Transform]) -> list[Transform]:
+    """Build transforms, and let each run of movements of the world be one; it draws what its members would have drawn.
+
+    Raises:
+        TypeError: if one is neither a callable nor a dict.
+    """
+    built = [build_transform(transform) for transform in transforms]
+    pipeline: list[Transform] = []
+    for moves, run in groupby(built, lambda transform: isinstance(transform, WorldMove)):
+        members = list(run)
+        pipeline += [WorldMoves(members)] if moves and len(members) > 1 else members
+    return pipeline
 
 
 def build_transform(transform: Mapping[str, Any] | Transform) -> Transform:

@@ -15,6 +15,7 @@ import torch
 
 from ...registry import TRANSFORMS
 from ...structures import Boxes3D, Sample
+from . import kernels
 
 
 def move_world(sample: Sample, matrix: np.ndarray) -> Sample:
@@ -43,11 +44,10 @@ def move_boxes(boxes: Boxes3D, matrix: np.ndarray) -> Boxes3D:
 
 def _move_points(points: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
     """Move the first three columns of ``[P, F]``; the others stay."""
-    pose = torch.as_tensor(matrix, dtype=points.dtype)
-    return torch.cat([points[:, :3] @ pose[:3, :3].T + pose[:3, 3], points[:, 3:]], dim=1)
+    return torch.from_numpy(kernels.move_points(points.numpy(), np.asarray(matrix, dtype=np.float64)))
 
 
-class _WorldMove(ABC):
+class WorldMove(ABC):
     """A random movement; a subclass draws its matrix."""
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -59,8 +59,23 @@ class _WorldMove(ABC):
         """Return a 4x4 matrix, old LiDAR coordinates -> new ones."""
 
 
+class WorldMoves(WorldMove):
+    """Several movements, the first one first, carried out as one."""
+
+    def __init__(self, moves: Sequence[WorldMove]) -> None:
+        self.moves = tuple(moves)
+        self.__name__ = ", ".join(type(move).__name__ for move in moves)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the product of the movements."""
+        matrix = np.eye(4)
+        for move in self.moves:
+            matrix = move.draw(rng) @ matrix
+        return matrix
+
+
 @TRANSFORMS.register_module()
-class RandomFlip(_WorldMove):
+class RandomFlip(WorldMove):
     """Mirror the world: negate x with probability ``x`` and, independently, y with probability ``y``."""
 
     def __init__(self, x: float = 0.5, y: float = 0.5) -> None:
@@ -75,7 +90,7 @@ class RandomFlip(_WorldMove):
 
 
 @TRANSFORMS.register_module()
-class RandomRotate(_WorldMove):
+class RandomRotate(WorldMove):
     """Turn the world about the z axis by an angle drawn evenly from ``angles`` ``(low, high)``, radians."""
 
     def __init__(self, angles: Sequence[float] = (-np.pi / 4, np.pi / 4)) -> None:
@@ -90,7 +105,7 @@ class RandomRotate(_WorldMove):
 
 
 @TRANSFORMS.register_module()
-class RandomScale(_WorldMove):
+class RandomScale(WorldMove):
     """Scale the world about the sensor by a factor drawn evenly from ``factors`` ``(low, high)``."""
 
     def __init__(self, factors: Sequence[float] = (0.95, 1.05)) -> None:
@@ -105,7 +120,7 @@ class RandomScale(_WorldMove):
 
 
 @TRANSFORMS.register_module()
-class RandomTranslate(_WorldMove):
+class RandomTranslate(WorldMove):
     """Shift the world by a normal deviate of ``std`` metres an axis (one number, or three for x, y, z)."""
 
     def __init__(self, std: float | Sequence[float] = 0.5) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from ...registry import TRANSFORMS
 from ...structures import Boxes3D, CameraImage, Cameras, Frame, InstanceData, LidarScan, Sample
 from ..nuscenes_schema import CATEGORY_TO_CLASS
+from . import kernels
 
 OWN_VEHICLE = 1.0  # metres: |x| and |y| below it are returns from the roof of the recording car
 MOVED_HINT = "if the data moved, pass the new data_root"
@@ -46,7 +48,7 @@ class LoadPoints:
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is cut off, or one of its values is not finite.
+        ValueError: if a file is cut off, one of its values is not finite, or the pose of a sweep is not.
 
     Source: nuScenes' multi-sweep input, as in mmdetection3d's loaders; sweeps are moved by the exact rigid transform.
     """
@@ -68,7 +70,7 @@ class LoadPoints:
         if sweeps < 0:
             raise ValueError(f"LoadPoints: sweeps must be 0 or more, got {sweeps}")
         self.num_features = num_features
-        self.use = list(use)
+        self.use = np.array(use, dtype=np.int64)
         self.sweeps = sweeps
         self.random_sweeps = random_sweeps
         self.remove_close = remove_close
@@ -80,13 +82,15 @@ class LoadPoints:
         """Return the sample with ``points``."""
         _require_unmoved(sample, "LoadPoints")
         frame: Frame = sample.frame
-        key = self._read(frame.lidar, frame, remove_close=self.remove_close_key)
-        scans = [key] + [
-            self._read(sweep, frame, remove_close=self.remove_close) for sweep in self._choose(frame.sweeps, rng)
-        ]
+        sweeps = self._choose(frame.sweeps, rng)
         if not frame.sweeps and self.pad_empty_sweeps:
-            scans += [_without_own_vehicle(key) if self.remove_close else key] * self.sweeps
-        return sample.replace(points=torch.from_numpy(np.concatenate(scans)))
+            sweeps = [frame.lidar] * self.sweeps
+        scans = [self._read(scan) for scan in (frame.lidar, *sweeps)]
+        points = np.empty((sum(map(len, scans)), len(self.use) + self.time_lag), dtype=np.float32)
+        filled = self._place(frame.lidar, scans[0], frame, points, remove_close=self.remove_close_key)
+        for scan, raw in zip(sweeps, scans[1:], strict=True):
+            filled += self._place(scan, raw, frame, points[filled:], remove_close=self.remove_close)
+        return sample.replace(points=torch.from_numpy(points[:filled]))
 
     def _choose(self, sweeps: tuple[LidarScan, ...], rng: np.random.Generator) -> Sequence[LidarScan]:
         if not self.random_sweeps or len(sweeps) <= self.sweeps:
@@ -94,20 +98,21 @@ class LoadPoints:
         rows = np.sort(rng.choice(len(sweeps), self.sweeps, replace=False))
         return [sweeps[row] for row in rows]
 
-    def _read(self, scan: LidarScan, frame: Frame, *, remove_close: bool) -> np.ndarray:
-        """Return a scan ``[P, F]`` in the key frame's coordinates."""
+    def _read(self, scan: LidarScan) -> np.ndarray:
         if scan.num_features != self.num_features:
             raise ValueError(f"{scan.path}: {scan.num_features} values a point, num_features is {self.num_features}")
-        points = read_points(scan.path, self.num_features)[:, self.use]
-        if remove_close:
-            points = _without_own_vehicle(points)
-        if scan is not frame.lidar:
-            turn, shift = scan.lidar2key[:3, :3], scan.lidar2key[:3, 3]
-            points[:, :3] = points[:, :3] @ turn.T + shift
-        if not self.time_lag:
-            return points
-        lag = np.full((len(points), 1), (frame.lidar.timestamp - scan.timestamp) * 1e-6, dtype=np.float32)
-        return np.concatenate([points, lag], axis=1)
+        return _read_file(scan.path, self.num_features)
+
+    def _place(self, scan: LidarScan, raw: np.ndarray, frame: Frame, out: np.ndarray, *, remove_close: bool) -> int:
+        """Write the points of a scan in the key frame's coordinates, and return their number."""
+        if not np.isfinite(scan.lidar2key).all():
+            raise ValueError(f"{scan.path}: its calibration is missing: lidar2key is not finite")
+        lag = (frame.lidar.timestamp - scan.timestamp) * 1e-6
+        close = OWN_VEHICLE if remove_close else 0.0
+        written = kernels.place_scan(raw, self.use, scan.lidar2key, close, lag, out)
+        if written < 0:
+            _refuse_broken(scan.path, raw)
+        return written
 
 
 def read_points(path: str | os.PathLike, num_features: int) -> np.ndarray:
@@ -117,6 +122,13 @@ def read_points(path: str | os.PathLike, num_features: int) -> np.ndarray:
         FileNotFoundError: if there is no such file.
         ValueError: if its size is no whole number of points, or a value is not finite.
     """
+    points = _read_file(path, num_features)
+    if not np.isfinite(points).all():
+        _refuse_broken(path, points)
+    return points
+
+
+def _read_file(path: str | os.PathLike, num_features: int) -> np.ndarray:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such LiDAR file; {MOVED_HINT}")
     size, point_size = os.path.getsize(path), 4 * num_features
@@ -124,16 +136,12 @@ def read_points(path: str | os.PathLike, num_features: int) -> np.ndarray:
         raise ValueError(
             f"{path}: {size} bytes are no whole number of points of {num_features} float32; is it cut off?"
         )
-    points = np.fromfile(path, dtype=np.float32).reshape(-1, num_features)
+    return np.fromfile(path, dtype=np.float32).reshape(-1, num_features)
+
+
+def _refuse_broken(path: str | os.PathLike, points: np.ndarray) -> NoReturn:
     broken = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if len(broken):
-        raise ValueError(f"{path}: {len(broken)} points hold NaN or infinity, the first is point {broken[0]}")
-    return points
-
-
-def _without_own_vehicle(points: np.ndarray) -> np.ndarray:
-    close = (np.abs(points[:, :2]) < OWN_VEHICLE).all(axis=1)
-    return points[~close]
+    raise ValueError(f"{path}: {len(broken)} points hold NaN or infinity, the first is point {broken[0]}")
 
 
 # -- annotations ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 
 from ...registry import TRANSFORMS
 from ...structures import Grid, InstanceData, Sample
+from . import kernels
 
 
 @TRANSFORMS.register_module()
@@ -27,9 +28,9 @@ class RangeFilter:
         """Return the sample with fewer ``points`` and a smaller ``gt``, where it has them."""
         fields: dict[str, Any] = {}
         if "points" in sample:
-            low, high = sample.points.new_tensor(self.grid.point_range).split(3)
-            xyz = sample.points[:, :3]
-            fields["points"] = sample.points[((xyz >= low) & (xyz < high)).all(dim=1)]
+            points = sample.points.numpy()
+            low, high = np.split(np.array(self.grid.point_range, dtype=points.dtype), 2)
+            fields["points"] = torch.from_numpy(kernels.keep_in_range(points, low, high))
         if "gt" in sample:
             fields["gt"] = select_instances(sample.gt, sample.gt.boxes.in_range(self.grid.point_range))
         return sample.replace(**fields)
@@ -41,7 +42,8 @@ class ShufflePoints:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with its ``points`` shuffled."""
-        return sample.replace(points=sample.points[torch.from_numpy(rng.permutation(len(sample.points)))])
+        order = rng.permutation(len(sample.points))
+        return sample.replace(points=torch.from_numpy(sample.points.numpy().take(order, axis=0)))
 
 
 def select_instances(instances: InstanceData, mask: torch.Tensor) -> InstanceData:
