@@ -14,8 +14,10 @@ from .boxes import (
     points_in_boxes,
     points_in_boxes_mask,
 )
-from .coords import lookup, num_cells, pack, unique, unpack
+from .coords import bev_cells, lookup, num_cells, pack, unique, unpack
+from .descriptors import describe_points
 from .segment import Segments, segment_gather, segment_max, segment_mean, segment_sum
+from .segment_tree import SegmentTree
 from .sets import (
     LayoutIndex,
     Pooling,
@@ -34,6 +36,7 @@ __all__ = [
     "HardVoxelization",
     "LayoutIndex",
     "Pooling",
+    "SegmentTree",
     "Segments",
     "SetPartition",
     "SetStage",
@@ -42,7 +45,9 @@ __all__ = [
     "Voxelization",
     "WindowLayout",
     "Windows",
+    "bev_cells",
     "count_points_in_boxes",
+    "describe_points",
     "grid_shape",
     "index_layout",
     "index_stages",

@@ -102,6 +102,21 @@ def unique(
     return torch.unique(keys, return_inverse=True, return_counts=True)
 
 
+def bev_cells(
+    coords: Tensor,  # [N, 4]
+    shape: Sequence[int],
+) -> Tensor:
+    """Return the cell ``(batch * Y + y) * X + x`` ``[N]`` int64 that each voxel lies in, seen from above.
+
+    Args:
+        coords: ``[N, 4]`` integer ``(batch, z, y, x)``.
+        shape: cells ``(y, x)`` of a sample.
+    """
+    height, width = shape
+    batch, _, y, x = coords.long().unbind(1)
+    return (batch * height + y) * width + x
+
+
 def lookup(
     keys: Tensor,  # [N]
     queries: Tensor,  # [Q]

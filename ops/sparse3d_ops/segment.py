@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from ._checks import FLOATS, check_count, check_index, check_same_device, check_tensor
 from ._numba import segment as kernels
 from ._numba import threads
+from .segment_tree import SegmentTree
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -127,12 +128,15 @@ def segment_mean_reference(values: Tensor, segments: Segments) -> Tensor:
 
 def segment_max(
     values: Tensor,  # [P, C]
-    segments: Segments,
+    segments: Segments | SegmentTree,
 ) -> Tensor:
     """Return the maximum of each segment's rows ``[S, C]``, 0 for an empty one; arguments as ``segment_sum``.
 
-    The gradient goes to the lowest row that attains the maximum. Differentiable once on a CPU.
+    The gradient goes to the lowest row that attains the maximum. Differentiable once on a CPU. A ``SegmentTree`` stands
+    for segments where only standard operators may be used, as in an exported graph.
     """
+    if isinstance(segments, SegmentTree):
+        return segments.maximum(values)
     _check_rows(values, len(segments.index), segments)
     if values.device.type != "cpu":
         return segment_max_reference(values, segments)
@@ -156,17 +160,19 @@ def segment_max_reference(values: Tensor, segments: Segments) -> Tensor:
 
 def segment_gather(
     values: Tensor,  # [S, C]
-    segments: Segments,
+    segments: Segments | SegmentTree,
 ) -> Tensor:
     """Broadcast each segment's row back to its members: ``values[index]`` ``[P, C]`` with a fast gradient.
 
     Args:
         values: ``[S, C]`` floating point; the gradient of half precision accumulates in float32.
-        segments: the grouping of the P rows.
+        segments: the grouping of the P rows; a ``SegmentTree`` in an exported graph.
 
     Raises:
         ValueError: if ``values`` is not a floating-point matrix with one row for each segment.
     """
+    if isinstance(segments, SegmentTree):
+        return segments.gather(values)
     _check_rows(values, segments.num_segments, segments)
     if values.device.type != "cpu":
         return segment_gather_reference(values, segments)

@@ -71,9 +71,8 @@ class SetStage:
     @property
     def layouts(self) -> tuple[WindowLayout, WindowLayout]:
         """The stage's two window layouts."""
-        z, y, x = (window * factor for window, factor in zip(self.window_shape, self.hybrid_factor, strict=True))
-        first, second = (tuple(shift) for shift in self.shifts)
-        return WindowLayout(tuple(self.window_shape), first), WindowLayout((z, y, x), second)
+        (z, y, x), (fz, fy, fx), (first, second) = self.window_shape, self.hybrid_factor, self.shifts
+        return WindowLayout((z, y, x), first), WindowLayout((z * fz, y * fy, x * fx), second)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from sparse3d_ops import bev_cells
+
 
 def scatter_to_bev(
     features: Tensor,  # [V, C]
@@ -34,7 +36,16 @@ def scatter_to_bev(
     if bool(((coords < 0) | (coords >= limits)).any()):
         highest = coords.amax(dim=0).tolist()
         raise ValueError(f"coords: (batch, z, y, x) must lie in [0, {limits.tolist()}), got up to {highest}")
-    batch, _, y, x = coords.long().unbind(dim=1)
-    cells = features.new_zeros(batch_size * height * width, features.shape[1])
-    cells = cells.index_copy(0, (batch * height + y) * width + x, features)
-    return cells.view(batch_size, height, width, -1).permute(0, 3, 1, 2)
+    return lay_out(features, bev_cells(coords, shape), batch_size, shape)
+
+
+def lay_out(
+    features: Tensor,  # [V, C]
+    cells: Tensor,  # [V]
+    batch_size: int,
+    shape: Sequence[int],
+) -> Tensor:  # [B, C, Y, X]
+    """Do what ``scatter_to_bev`` does for rows whose ``bev_cells`` are known and unique, unchecked."""
+    height, width = shape
+    flat = features.new_zeros(batch_size * height * width, features.shape[1])
+    return flat.index_copy(0, cells, features).view(batch_size, height, width, -1).permute(0, 3, 1, 2)

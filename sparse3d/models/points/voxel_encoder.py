@@ -1,8 +1,6 @@
 """Dynamic voxel feature encoder: a small PointNet over the points of each voxel, no cap on points or voxels.
 
-Descriptor of a point p in voxel v, F + 6 (+ 1) numbers in this order, metres:
-
-    all F features of the point,   xyz - mean of v's points,   xyz - centre of v,   (|xyz|)
+What it is told about a point is defined in `sparse3d_ops.descriptors`.
 
 Layer: Linear without bias -> BatchNorm -> ReLU -> maximum over the points of each voxel. Every layer but the last has
 half its nominal width and passes on [point's feature, its voxel's maximum]; the last one passes on the maximum alone.
@@ -23,13 +21,13 @@ from torch import Tensor, nn
 
 from sparse3d.registry import MODELS
 from sparse3d.structures import Grid, Voxels
-from sparse3d_ops import Segments, segment_gather, segment_max, segment_mean
+from sparse3d_ops import Segments, SegmentTree, describe_points, segment_gather, segment_max
+from sparse3d_ops.descriptors import NUM_OFFSETS
 
 from ..layers.norm import RowNorm
 from ..layers.precision import full_precision
 
 NORM = dict(eps=1e-3, momentum=0.01)
-NUM_OFFSETS = 6  # to the mean of the voxel's points, and to its centre
 
 
 @MODELS.register_module()
@@ -83,31 +81,28 @@ class DynamicVoxelEncoder(BaseModule):
         if points.ndim != 2 or points.shape[1] != self.num_features:
             raise ValueError(f"voxels.points: expected [P, {self.num_features}], got {list(points.shape)}")
         segments = Segments.from_index(voxels.point_to_voxel, len(voxels.coords))
-        of_points, of_voxels = self._describe(points.float(), voxels.coords, segments), None
+        descriptors = describe_points(
+            points,
+            voxels.coords,
+            segments,
+            self.grid.lower,
+            self.grid.voxel_size,
+            with_distance=self.with_distance,
+            scales=self.scales,
+        )
+        return self.encode(descriptors, segments)
+
+    def encode(
+        self,
+        descriptors: Tensor,  # [P, F + 6 (+ 1)]
+        segments: Segments | SegmentTree,
+    ) -> Tensor:  # [V, C]
+        """Run the layers on described points."""
+        of_points, of_voxels = descriptors, None
         for layer in self.layers:
             of_points = layer(of_points, of_voxels, segments)
             of_voxels = segment_max(of_points, segments)
         return of_voxels
-
-    def _describe(
-        self,
-        points: Tensor,  # [P, F]
-        coords: Tensor,  # [V, 4]
-        segments: Segments,
-    ) -> Tensor:  # [P, F + 6 (+ 1)]
-        xyz = points[:, :3].contiguous()
-        anchors = torch.cat([segment_mean(xyz, segments), self._centers(coords)], dim=1)
-        parts = [points, xyz.repeat(1, 2) - anchors[segments.index]]
-        if self.with_distance:
-            parts.append(xyz.norm(dim=1, keepdim=True))
-        described = torch.cat(parts, dim=1)
-        return described if self.scales is None else described / self.scales
-
-    def _centers(self, coords: Tensor) -> Tensor:
-        """Return the voxels' centres ``[V, 3]`` in metres."""
-        size = torch.tensor(self.grid.voxel_size, device=coords.device)
-        lower = torch.tensor(self.grid.lower, device=coords.device)
-        return coords[:, [3, 2, 1]] * size + (size / 2 + lower)
 
 
 def _check_scales(scales: Sequence[float] | None, num_inputs: int) -> Tensor | None:
@@ -132,7 +127,7 @@ class VoxelLayer(nn.Module):
         self,
         of_points: Tensor,  # [P, A]
         of_voxels: Tensor | None,  # [V, B], A + B = in_channels
-        segments: Segments,
+        segments: Segments | SegmentTree,
     ) -> Tensor:  # [P, out_channels]
         """Return the points' new features."""
         width = of_points.shape[1]
