@@ -19,7 +19,7 @@ HOOKS = Registry(
     "hook",
     parent=_HOOKS,
     scope="sparse3d",
-    locations=["sparse3d.engine", "sparse3d.clock", "sparse3d.progress", "sparse3d.visualization"],
+    locations=["sparse3d.engine", "sparse3d.clock", "sparse3d.datasets", "sparse3d.progress", "sparse3d.visualization"],
 )
 LOOPS = Registry("loop", parent=_LOOPS, scope="sparse3d", locations=["sparse3d.clock"])
 OPTIM_WRAPPERS = Registry("optim_wrapper", parent=_OPTIM_WRAPPERS, scope="sparse3d", locations=["sparse3d.engine"])

@@ -1,8 +1,7 @@
 """The index of a data set: its frames in one versioned, memory-mapped Arrow file.
 
 A row is a frame, a column is a field of it. Rows are decoded when they are asked for, so an index opens at once however
-long it is, and the processes of a data loader share its pages. Sensor files are stored relative to the data root. A
-file is written under a temporary name and renamed at the end: what stands under its own name is complete.
+long it is, and the processes of a data loader share its pages. Sensor files are stored relative to the data root.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -20,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .. import __version__
 from ..structures import Frame
+from .arrow_file import ArrowKind, arrow_metadata, arrow_writer, merge_arrow, open_arrow, read_batches
 from .index_schema import INDEX_VERSION, SCHEMA, decode_frame, encode_frames
 
 FRAMES_PER_BATCH = 64
-SUFFIX = ".tmp"
-CREATE = "create it again: python tools/create_data.py nuscenes --root DIR --version v1.0-..."
+INDEX = ArrowKind("index", INDEX_VERSION, SCHEMA, "python tools/create_data.py nuscenes --root DIR --version v1.0-...")
 
 
 def write_index(
@@ -43,18 +40,14 @@ def write_index(
     Raises:
         ValueError: if a sensor file is not below ``data_root``.
     """
-    with _writer(Path(path), metadata) as writer:
+    with arrow_writer(Path(path), INDEX, metadata) as writer:
         for batch in _batches(frames):
             writer.write_batch(encode_frames(batch, Path(data_root)))
 
 
 def merge_indexes(path: str | os.PathLike, parts: Sequence[str | os.PathLike], metadata: Mapping[str, str]) -> None:
     """Write the frames of several indexes of the same data root, one after the other, to a new index."""
-    with _writer(Path(path), metadata) as writer:
-        for part in parts:
-            reader = _open(Path(part))
-            for number in range(reader.num_record_batches):
-                writer.write_batch(reader.get_batch(number))
+    merge_arrow(Path(path), [Path(part) for part in parts], INDEX, metadata)
 
 
 def read_index_metadata(path: str | os.PathLike) -> dict[str, str]:
@@ -64,7 +57,7 @@ def read_index_metadata(path: str | os.PathLike) -> dict[str, str]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no index, or one of another version.
     """
-    return _metadata(_open(Path(path)))
+    return arrow_metadata(open_arrow(Path(path), INDEX))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +109,9 @@ class FrameIndex(Sequence[Frame]):
                 f"{self.data_root} is no folder; {self.path.name} holds paths relative to the data root: "
                 "if the data moved, pass its new folder as data_root"
             )
-        reader = _open(self.path)
-        self.metadata = _metadata(reader)
-        self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        reader = open_arrow(self.path, INDEX)
+        self.metadata = arrow_metadata(reader)
+        self._batches = read_batches(reader)
         self._ends = list(accumulate(batch.num_rows for batch in self._batches))
 
     def __len__(self) -> int:
@@ -159,39 +152,3 @@ def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
             batch = []
     if batch:
         yield batch
-
-
-@contextmanager
-def _writer(path: Path, metadata: Mapping[str, str]) -> Iterator[pa.ipc.RecordBatchFileWriter]:
-    """Write to a temporary file beside ``path`` that takes its name when all went well, and disappears when not."""
-    own = {"index_version": str(INDEX_VERSION), "sparse3d_version": __version__}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{SUFFIX}")
-    try:
-        with (
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, SCHEMA.with_metadata({**metadata, **own})) as writer,
-        ):
-            yield writer
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
-    """Map a file into memory and check that it is an index of this version."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no index; create it: python tools/create_data.py nuscenes ...")
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: no Arrow file ({error}); {CREATE}") from error
-    found = _metadata(reader).get("index_version")
-    if found != str(INDEX_VERSION):
-        raise ValueError(f"{path}: index version {found}, this sparse3d reads version {INDEX_VERSION}; {CREATE}")
-    if not reader.schema.equals(SCHEMA):
-        raise ValueError(f"{path}: the columns are not those of index version {INDEX_VERSION}; {CREATE}")
-    return reader
-
-
-def _metadata(reader: pa.ipc.RecordBatchFileReader) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}

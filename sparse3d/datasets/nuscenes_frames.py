@@ -24,7 +24,7 @@ def scene_frames(tables: Tables, scene: str, root: Path) -> Iterator[Frame]:
     """Yield the frames of a scene in their order; paths are below ``root``.
 
     Raises:
-        ValueError: if a key frame has no LiDAR scan.
+        ValueError: if a key frame has no LiDAR scan, or a camera no intrinsics.
     """
     for key_frame in tables.walk(scene):
         yield _frame(tables, scene, key_frame, root)
@@ -84,6 +84,9 @@ def _sweeps(tables: Tables, lidar: Scan, lidar2global: np.ndarray, root: Path) -
 def _cameras(tables: Tables, scans: list[Scan], lidar2global: np.ndarray, root: Path) -> tuple[CameraImage, ...]:
     if not scans:
         return ()
+    for scan in scans:
+        if tables.sensors[scan.sensor].intrinsic.shape != (3, 3):
+            raise ValueError(f"{scan.path}: calibrated_sensor {scan.sensor} has no 3x3 camera_intrinsic")
     lidar2cam = invert_poses(_sensor2global(tables, scans)) @ lidar2global
     poses = zip(scans, _sensor2ego(tables, scans), _ego2global(tables, scans), lidar2cam, strict=True)
     return tuple(

@@ -81,7 +81,7 @@ def shown_classes(frames: Sequence[Frame], class_names: Sequence[str], min_point
     """Return ``[F, C]`` bool: whether a frame has an annotated object of a class with at least so many LiDAR points."""
     objects = frames.objects() if isinstance(frames, FrameIndex) else ObjectColumns.of(frames)
     label_of = {name: label for label, name in enumerate(class_names)}
-    labels = np.array([label_of.get(CATEGORY_TO_CLASS.get(name, ""), -1) for name in objects.categories], dtype=int)
+    labels = np.array([label_of.get(CATEGORY_TO_CLASS.get(name, name), -1) for name in objects.categories], dtype=int)
     of_object = labels[objects.codes]
     wanted = (of_object >= 0) & (objects.num_lidar_points >= min_points)
     shows = np.zeros((len(frames), len(class_names)), dtype=bool)

@@ -88,9 +88,12 @@ class NuScenesMetric(BaseMetric):
     def compute_metrics(self, results: list[ScoredSample]) -> dict[str, float]:
         """Write the result file, score the detections and log the table.
 
+        A frame counts once, however often it was tested: frames stand in for others that could not be loaded.
+
         Raises:
             ValueError: if only some of the frames are annotated, or none is and no result file is wanted.
         """
+        results = list({sample.token: sample for sample in results}.values())
         if self.submission_path is not None:
             self._write(self.submission_path, results)
             if results and all(sample.ground_truth is None for sample in results):

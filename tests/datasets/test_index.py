@@ -175,7 +175,7 @@ def test_missing_root(path: Path, tmp_path: Path) -> None:
 
 
 def test_another_version(tmp_path: Path, frames: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "INDEX_VERSION", 0)
+    monkeypatch.setattr(index_module, "INDEX", replace(index_module.INDEX, version=0))
     write_index(tmp_path / "old.arrow", frames, METADATA, SYNTH)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="index version 0, this sparse3d reads version 1; create it again"):

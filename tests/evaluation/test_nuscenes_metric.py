@@ -205,7 +205,14 @@ def test_frames_without_annotations_are_only_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give a submission_path"):
         run(NuScenesMetric(DETECTION_CLASSES), [sample])
     with pytest.raises(ValueError, match="1 of 2 frames are annotated"):
-        run(NuScenesMetric(DETECTION_CLASSES), [sample, predict(frame)])
+        run(NuScenesMetric(DETECTION_CLASSES), [sample, predict(make_frame("b"))])
+
+
+def test_a_frame_counts_once(tmp_path: Path) -> None:
+    samples = [predict(make_frame(token)) for token in "abb"]
+    metric = NuScenesMetric(DETECTION_CLASSES, tmp_path / "results.json")
+    assert run(metric, samples) == run(NuScenesMetric(DETECTION_CLASSES), samples[:2])
+    assert read_submission(tmp_path / "results.json").sample_tokens == ("a", "b")
 
 
 # -- the way into the world frame --------------------------------------------------------------------------------------

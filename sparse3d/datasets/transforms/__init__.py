@@ -1,7 +1,8 @@
 """Transforms: callables ``(Sample, numpy Generator) -> Sample`` that return a changed copy of what they were given."""
 
-from .compose import Compose, build_pipeline, build_transform
+from .compose import Compose, UntilEpoch, build_pipeline, build_transform
 from .geometry import RandomFlip, RandomRotate, RandomScale, RandomTranslate, move_boxes, move_world
+from .gt_paste import PasteGroundTruth
 from .loading import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, frame_cameras, read_points
 from .selection import RangeFilter, ShufflePoints, select_instances
 
@@ -11,12 +12,14 @@ __all__ = [
     "LoadCameras",
     "LoadImages",
     "LoadPoints",
+    "PasteGroundTruth",
     "RandomFlip",
     "RandomRotate",
     "RandomScale",
     "RandomTranslate",
     "RangeFilter",
     "ShufflePoints",
+    "UntilEpoch",
     "build_pipeline",
     "build_transform",
     "frame_cameras",

@@ -33,6 +33,26 @@ class Compose:
         return sample
 
 
+@TRANSFORMS.register_module()
+class UntilEpoch(Compose):
+    """Apply transforms in the first epochs only, so that the last ones train on data as it is ("fade-out").
+
+    The epoch comes with the sample (``Sample.epoch``), so persistent workers and resumed runs need no hook.
+
+    Args:
+        epoch: number of epochs, from the start of the training, in which the transforms are applied.
+        transforms: callables ``(sample, rng) -> sample``, or the dicts of registered ones.
+    """
+
+    def __init__(self, epoch: int, transforms: Sequence[Mapping[str, Any] | Transform]) -> None:
+        super().__init__(transforms)
+        self.epoch = epoch
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample after the transforms, or as it is."""
+        return super().__call__(sample, rng) if sample.epoch < self.epoch else sample
+
+
 def build_pipeline(transforms: Sequence[Mapping[str, Any] | Transform]) -> list[Transform]:
     """Build transforms, and let each run of movements of the world be one; it draws what its members would have drawn.
 

@@ -15,7 +15,7 @@ import torch
 
 from ...registry import TRANSFORMS
 from ...structures import Boxes3D, Sample
-from . import kernels
+from .. import point_kernels
 
 
 def move_world(sample: Sample, matrix: np.ndarray) -> Sample:
@@ -44,7 +44,7 @@ def move_boxes(boxes: Boxes3D, matrix: np.ndarray) -> Boxes3D:
 
 def _move_points(points: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
     """Move the first three columns of ``[P, F]``; the others stay."""
-    return torch.from_numpy(kernels.move_points(points.numpy(), np.asarray(matrix, dtype=np.float64)))
+    return torch.from_numpy(point_kernels.move_points(points.numpy(), np.asarray(matrix, dtype=np.float64)))
 
 
 class WorldMove(ABC):

@@ -18,11 +18,14 @@ import numpy as np
 import torch
 
 from ...registry import TRANSFORMS
-from ...structures import Boxes3D, CameraImage, Cameras, Frame, InstanceData, LidarScan, Sample
+from ...structures import Annotations, Boxes3D, CameraImage, Cameras, Frame, InstanceData, LidarScan, Sample
+from .. import point_kernels
 from ..nuscenes_schema import CATEGORY_TO_CLASS
-from . import kernels
 
+BOX_DIM = 7  # centre, size, yaw; a velocity may be unknown
 OWN_VEHICLE = 1.0  # metres: |x| and |y| below it are returns from the roof of the recording car
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JPEG_TAIL = 4096  # bytes at the end of a file in which the end marker must lie: some writers append padding
 MOVED_HINT = "if the data moved, pass the new data_root"
 
 
@@ -80,7 +83,7 @@ class LoadPoints:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with ``points``."""
-        _require_unmoved(sample, "LoadPoints")
+        require_unmoved(sample, "LoadPoints")
         frame: Frame = sample.frame
         sweeps = self._choose(frame.sweeps, rng)
         if not frame.sweeps and self.pad_empty_sweeps:
@@ -109,7 +112,7 @@ class LoadPoints:
             raise ValueError(f"{scan.path}: its calibration is missing: lidar2key is not finite")
         lag = (frame.lidar.timestamp - scan.timestamp) * 1e-6
         close = OWN_VEHICLE if remove_close else 0.0
-        written = kernels.place_scan(raw, self.use, scan.lidar2key, close, lag, out)
+        written = point_kernels.place_scan(raw, self.use, scan.lidar2key, close, lag, out)
         if written < 0:
             _refuse_broken(scan.path, raw)
         return written
@@ -158,7 +161,7 @@ class LoadAnnotations:
         min_points: leave out boxes with fewer annotated LiDAR points.
 
     Raises:
-        ValueError: if the frame is not annotated.
+        ValueError: if the frame is not annotated, or a box has no positive size or is not finite.
     """
 
     def __init__(self, class_names: Sequence[str], min_points: int = 0) -> None:
@@ -167,12 +170,13 @@ class LoadAnnotations:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with ``gt``."""
-        _require_unmoved(sample, "LoadAnnotations")
+        require_unmoved(sample, "LoadAnnotations")
         annotations = sample.frame.annotations
         if annotations is None:
             raise ValueError("the frame is not annotated (a test split?); leave LoadAnnotations out of the pipeline")
         labels = np.array([self._label(category) for category in annotations.categories], dtype=np.int64)
         wanted = (labels >= 0) & (annotations.num_lidar_points >= self.min_points)
+        _check_boxes(annotations, wanted)
         gt = InstanceData(
             boxes=Boxes3D(torch.from_numpy(annotations.boxes[wanted].astype(np.float32))),
             labels=torch.from_numpy(labels[wanted]),
@@ -184,16 +188,31 @@ class LoadAnnotations:
         return self.label_of.get(CATEGORY_TO_CLASS.get(category, category), -1)
 
 
+def _check_boxes(annotations: Annotations, wanted: np.ndarray) -> None:
+    boxes = annotations.boxes[:, :BOX_DIM]
+    bad = np.flatnonzero(wanted & ~((boxes[:, 3:6] > 0).all(axis=1) & np.isfinite(boxes).all(axis=1)))
+    if len(bad):
+        row = bad[0]
+        raise ValueError(
+            f"{len(bad)} boxes have no positive, finite size or place; the first is annotation {row} "
+            f"({annotations.tokens[row]}, {annotations.categories[row]}): x, y, z, l, w, h, yaw = {boxes[row].tolist()}"
+        )
+
+
 # -- cameras ----------------------------------------------------------------------------------------------------------
 
 
 @TRANSFORMS.register_module()
 class LoadCameras:
-    """Set ``cameras`` from the frame's calibration, without reading an image."""
+    """Set ``cameras`` from the frame's calibration, without reading an image.
+
+    Raises:
+        ValueError: if the frame has no camera, or a camera no calibration.
+    """
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with ``cameras``."""
-        _require_unmoved(sample, type(self).__name__)
+        require_unmoved(sample, type(self).__name__)
         return sample.replace(cameras=frame_cameras(sample.frame))
 
 
@@ -203,7 +222,7 @@ class LoadImages(LoadCameras):
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is no image, or not of the size that its calibration is for.
+        ValueError: if a file is no image, is cut off, or is not of the size that its calibration is for.
     """
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -218,6 +237,8 @@ def frame_cameras(frame: Frame) -> Cameras:
     cameras = frame.cameras
     if not cameras:
         raise ValueError("the frame has no camera")
+    for camera in cameras:
+        _check_calibration(camera)
     return Cameras.create(
         names=[camera.name for camera in cameras],
         intrinsics=torch.from_numpy(np.stack([camera.intrinsic for camera in cameras])),
@@ -227,11 +248,21 @@ def frame_cameras(frame: Frame) -> Cameras:
     )
 
 
+def _check_calibration(camera: CameraImage) -> None:
+    for name in ("intrinsic", "lidar2cam"):
+        matrix = getattr(camera, name)
+        if not np.isfinite(matrix).all() or np.linalg.det(matrix) == 0:
+            raise ValueError(f"{camera.path}: the calibration of {camera.name} is missing: {name} = {matrix.tolist()}")
+
+
 def _read_image(camera: CameraImage) -> np.ndarray:
     """Return ``[3, H, W]`` uint8, RGB."""
     if not Path(camera.path).is_file():
         raise FileNotFoundError(f"{camera.path}: no such image; {MOVED_HINT}")
-    image = cv2.imread(camera.path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    content = np.fromfile(camera.path, dtype=np.uint8)
+    if content[:2].tobytes() == JPEG_START and JPEG_END not in content[-JPEG_TAIL:].tobytes():
+        raise ValueError(f"{camera.path}: the image is cut off")  # OpenCV would fill what is missing with grey
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(content) else None
     if image is None:
         raise ValueError(f"{camera.path}: no readable image")
     height, width = image.shape[:2]
@@ -240,6 +271,7 @@ def _read_image(camera: CameraImage) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
 
 
-def _require_unmoved(sample: Sample, name: str) -> None:
+def require_unmoved(sample: Sample, name: str) -> None:
+    """Raise ``ValueError`` if something has moved the sample; ``name`` is the transform that must come before."""
     if not np.array_equal(sample.lidar_aug, np.eye(4)):
         raise ValueError(f"{name} must come before every transform that moves the points")

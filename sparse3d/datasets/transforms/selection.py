@@ -10,7 +10,7 @@ import torch
 
 from ...registry import TRANSFORMS
 from ...structures import Grid, InstanceData, Sample
-from . import kernels
+from .. import point_kernels
 
 
 @TRANSFORMS.register_module()
@@ -30,7 +30,7 @@ class RangeFilter:
         if "points" in sample:
             points = sample.points.numpy()
             low, high = np.split(np.array(self.grid.point_range, dtype=points.dtype), 2)
-            fields["points"] = torch.from_numpy(kernels.keep_in_range(points, low, high))
+            fields["points"] = torch.from_numpy(point_kernels.keep_in_range(points, low, high))
         if "gt" in sample:
             fields["gt"] = select_instances(sample.gt, sample.gt.boxes.in_range(self.grid.point_range))
         return sample.replace(**fields)

@@ -3,6 +3,7 @@
     place_scan     finite?  ->  off the own vehicle?  ->  p_key = R p + t, chosen columns, time lag
     move_points    p' = A p + t
     keep_in_range  low <= p < high
+    near_boxes     a coarse map seen from above: can the point lie in a box? It spares most points the exact test
 
 Arithmetic is in float64 and rounded once to the dtype of the points. Each kernel has a numpy form of the same name with
 `_reference`, which is its definition.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+
+CELL = 0.5  # metres, of the map of `near_boxes`
 
 
 @njit(cache=True, nogil=True)
@@ -100,3 +103,35 @@ def keep_in_range(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.n
 def keep_in_range_reference(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """``keep_in_range`` in numpy."""
     return points[((points[:, :3] >= low) & (points[:, :3] < high)).all(axis=1)]
+
+
+def near_boxes(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the rows of points ``[P, F]`` that can lie in one of the boxes ``[N, >= 7]``: all that do, and some more.
+
+    There is no reference: which points come in addition is not defined.
+    """
+    if len(boxes) == 0:
+        return np.zeros(0, dtype=np.int64)
+    centers = boxes[:, :2].astype(np.float64)
+    reach = np.hypot(boxes[:, 3], boxes[:, 4]).astype(np.float64)[:, None] / 2 + CELL / 10  # more than rounding
+    low = centers - reach
+    origin = low.min(axis=0)
+    first, last = ((low - origin) / CELL).astype(np.int64), ((centers + reach - origin) / CELL).astype(np.int64)
+    return _in_touched_cells(points, origin, first, last)
+
+
+@njit(cache=True, nogil=True)
+def _in_touched_cells(points: np.ndarray, origin: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Return the rows of points in the cells ``first`` to ``last`` ``[N, 2]`` of any box."""
+    width, height = last[:, 0].max() + 1, last[:, 1].max() + 1
+    touched = np.zeros((width, height), np.bool_)
+    for box in range(len(first)):
+        touched[first[box, 0] : last[box, 0] + 1, first[box, 1] : last[box, 1] + 1] = True
+    rows = np.empty(len(points), np.int64)
+    found = 0
+    for row in range(len(points)):
+        x, y = (points[row, 0] - origin[0]) / CELL, (points[row, 1] - origin[1]) / CELL
+        if 0 <= x < width and 0 <= y < height and touched[int(x), int(y)]:
+            rows[found] = row
+            found += 1
+    return rows[:found]
