@@ -1,6 +1,7 @@
-"""Prepare a data set: write its index, or write the synthetic data set.
+"""Prepare a data set: write its index, cut out its objects for ground-truth paste, or write the synthetic data set.
 
 python tools/create_data.py nuscenes --root data/nuscenes --version v1.0-trainval
+python tools/create_data.py objects --root data/nuscenes --index sparse3d_train.arrow
 python tools/create_data.py synthetic --root data/synthetic --scenes 40 --val-scenes 10 --frames 6
 """
 
@@ -10,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from sparse3d.datasets.create import create_nuscenes_index
+from sparse3d.datasets.create_objects import create_object_database
 from sparse3d.datasets.synthetic import write_synthetic
 
 
@@ -18,6 +20,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Prepare a data set.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_nuscenes(commands.add_parser("nuscenes", help="index nuScenes from its raw v1.0 tables"))
+    _add_objects(commands.add_parser("objects", help="write the object database that ground-truth paste draws from"))
     _add_synthetic(commands.add_parser("synthetic", help="write the procedural driving world in nuScenes' format"))
     return parser.parse_args()
 
@@ -28,6 +31,21 @@ def _add_nuscenes(parser: argparse.ArgumentParser) -> None:
         "--version", required=True, help="v1.0-mini, v1.0-trainval or v1.0-test; mini, trainval, test do too"
     )
     parser.set_defaults(run=lambda arguments: create_nuscenes_index(arguments.root, arguments.version))
+
+
+def _add_objects(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds the index, samples/ and sweeps/")
+    parser.add_argument("--index", type=Path, required=True, help="index of the training split, relative to the root")
+    parser.add_argument(
+        "--sweeps", type=int, default=9, help="scans before the key frame, as LoadPoints takes (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.set_defaults(run=_objects)
+
+
+def _objects(arguments: argparse.Namespace) -> None:
+    path = create_object_database(arguments.root, arguments.index, arguments.sweeps, arguments.workers)
+    print(f"objects: {path}")
 
 
 def _add_synthetic(parser: argparse.ArgumentParser) -> None:
