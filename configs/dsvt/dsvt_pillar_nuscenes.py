@@ -7,6 +7,39 @@ class_names = [
     "barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone",
 ]  # fmt: skip
 
+# Objects of other scans are pasted in all epochs but the last four; the scene's own are among the counts.
+paste_objects = dict(
+    type="PasteGroundTruth",
+    data_root="$data_root",
+    database="sparse3d_train_objects.arrow",
+    class_names="$class_names",
+    counts=dict(
+        car=2,
+        truck=3,
+        construction_vehicle=7,
+        bus=4,
+        trailer=6,
+        barrier=2,
+        motorcycle=6,
+        bicycle=6,
+        pedestrian=2,
+        traffic_cone=2,
+    ),
+    min_points=5,
+)
+train_pipeline = [
+    "$load_points",
+    dict(type="LoadAnnotations", class_names="$class_names", min_points=1),
+    dict(type="UntilEpoch", epoch=16, transforms=["$paste_objects"]),
+    dict(type="RandomFlip", x=0.5, y=0.5),
+    dict(type="RandomRotate", angles=[-0.785398, 0.785398]),
+    dict(type="RandomScale", factors=[0.9, 1.1]),
+    dict(type="RandomTranslate", std=0.5),
+    dict(type="RangeFilter", grid="$grid"),
+    dict(type="ShufflePoints"),
+]
+train_dataset = dict(class_balanced=True)
+
 sync_bn = "torch"  # on GPUs; the authors lose more than ten points of mAP without it
 
 model = dict(

@@ -10,7 +10,7 @@ from torch import nn
 
 from sparse3d.config import load_config
 from sparse3d.models import DSVT
-from sparse3d.registry import MODELS
+from sparse3d.registry import MODELS, TRANSFORMS
 from sparse3d.structures import Grid
 from tests.conftest import REPOSITORY
 
@@ -47,6 +47,16 @@ def test_the_models_of_the_configs_build(name: str) -> None:
     scale = detector.point_branch.bev_backbone.out_channels
     assert next(detector.head.shared.parameters()).shape[1] == scale
     assert detector.head.grid == detector.point_branch.grid
+
+
+@pytest.mark.parametrize("name", ["dsvt/dsvt_pillar_nuscenes", "dsvt/dsvt_pillar_centerhead_nuscenes"])
+def test_the_transforms_of_the_configs_exist(name: str) -> None:
+    config = load_config(REPOSITORY / "configs" / f"{name}.py")
+    steps = [*config.train_pipeline, *config.test_pipeline]
+    while steps:
+        step = steps.pop()
+        assert TRANSFORMS.get(step.type) is not None, step.type
+        steps += step.get("transforms", [])
 
 
 class _Attention(nn.Module):
