@@ -43,7 +43,10 @@ def main() -> None:
     config = read_config(arguments)
     init_default_scope(config.get("default_scope", "sparse3d"))
     torch.manual_seed(arguments.seed)
-    dataset = DATASETS.build(config[f"{arguments.split}_dataloader"].dataset)
+    try:
+        dataset = DATASETS.build(config[f"{arguments.split}_dataloader"].dataset)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"browse_dataset: {error}") from error
     rows = range(len(dataset))[arguments.start : arguments.start + arguments.samples]
     if not len(rows):
         raise SystemExit(f"browse_dataset: no sample {arguments.start}, the {arguments.split} set has {len(dataset)}")

@@ -90,6 +90,8 @@ def test_browse_draws_what_the_pipeline_makes(run: Run, data: list[str], tmp_pat
     assert all(cv2.imread(str(path)).std() > 5 for path in folder.iterdir())
     printed = run(*command, "--start", "99", "--cfg-options", *data, status=1)
     assert "no sample 99, the train set has 4" in printed
+    printed = run(*command, "--cfg-options", "data_root=nowhere", status=1)
+    assert "browse_dataset: " in printed and "nowhere" in printed
 
 
 def test_the_config_is_printed_resolved(run: Run, tmp_path: Path) -> None:
