@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from .engine.loops import IterBasedTrainLoop
 from .registry import HOOKS, LOOPS
 
 ELAPSED = "elapsed_seconds"  # runtime info of the MessageHub, so that a resumed run goes on with the time that is left

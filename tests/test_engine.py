@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sparse3d.clock import OneCycleByProgress
-from sparse3d.engine import PARTIAL_SUFFIX, AmpOptimWrapper, Runner, build_runner
+from sparse3d.engine import AmpOptimWrapper, Runner, build_runner
+from sparse3d.engine.files import PARTIAL_SUFFIX
 from sparse3d.registry import DATASETS, MODELS
 
 

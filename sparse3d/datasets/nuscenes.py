@@ -96,7 +96,7 @@ class NuScenesDataset(Dataset):
         return self.frames[int(self.positions[item])]
 
     def _load(self, draw: Draw) -> Sample:
-        sample, rng = Sample.from_frame(self.frame(draw.item), draw.epoch), self._generator(draw)
+        sample, rng = Sample.from_frame(self.frame(draw), draw.epoch), self._generator(draw)
         for transform in self.pipeline:
             sample = _apply(transform, sample, rng)
         return self._without_sparse_boxes(sample)
@@ -105,7 +105,7 @@ class NuScenesDataset(Dataset):
         skipped: list[str] = []
         for step in range(min(len(self), MOST_SKIPPED)):
             try:
-                sample = self._load(draw._replace(item=(draw.item + step) % len(self)))
+                sample = self._load(draw.other((draw + step) % len(self)))
             except SampleError as error:
                 skipped.append(str(error))
             else:
@@ -114,8 +114,8 @@ class NuScenesDataset(Dataset):
 
     def _generator(self, draw: Draw) -> np.random.Generator:
         if self.test_mode:
-            return np.random.default_rng([self.seed, self.positions[draw.item]])
-        return np.random.default_rng([self.seed, draw.seed, draw.epoch, draw.item])
+            return np.random.default_rng([self.seed, self.positions[draw]])
+        return np.random.default_rng([self.seed, draw.seed, draw.epoch, int(draw)])
 
     def _without_sparse_boxes(self, sample: Sample) -> Sample:
         if self.min_points == 0 or "gt" not in sample:

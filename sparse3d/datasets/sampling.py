@@ -14,7 +14,7 @@ so every class gets about the same share of the draws (Zhu et al., "Class-balanc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import islice
 
 import numpy as np
 from mmengine.dataset import DefaultSampler as _DefaultSampler
@@ -26,30 +26,57 @@ from .index import FrameIndex, ObjectColumns
 from .nuscenes_schema import CATEGORY_TO_CLASS
 
 
-class Draw(NamedTuple):
-    """What a sampler asks a data set for: ``dataset[Draw(item=3, epoch=1)]``; ``dataset[3]`` means epoch 0."""
+class Draw(int):
+    """What a sampler asks a data set for: an index that knows its epoch and the sampler's seed.
 
-    item: int
-    epoch: int = 0
-    seed: int = 0
+    To a data set that does not care it is the index; ``dataset[3]`` means epoch 0.
+    """
+
+    epoch: int
+    seed: int
+
+    def __new__(cls, item: int, epoch: int = 0, seed: int = 0) -> Draw:
+        """Make a draw of an item."""
+        draw = super().__new__(cls, item)
+        draw.epoch, draw.seed = epoch, seed
+        return draw
+
+    def __getnewargs__(self) -> tuple[int, int, int]:
+        """Return what a copy in another process is made of."""
+        return int(self), self.epoch, self.seed
+
+    def other(self, item: int) -> Draw:
+        """Return the draw of another item in the same epoch."""
+        return Draw(item, self.epoch, self.seed)
 
 
 @DATA_SAMPLERS.register_module()
 class DefaultSampler(_DefaultSampler):
-    """mmengine's ``DefaultSampler``, under its name, whose indices are ``Draw``s of the current epoch."""
+    """mmengine's ``DefaultSampler``, under its name, whose indices are ``Draw``s of the current epoch.
+
+    ``skip`` draws of the next epoch are left out: a resumed run has seen them.
+    """
+
+    skip = 0
 
     def __iter__(self) -> Iterator[Draw]:
         """Yield the draws of this process in this epoch."""
-        return (Draw(item, self.epoch, self.seed) for item in super().__iter__())
+        skip, self.skip = self.skip, 0
+        return (Draw(item, self.epoch, self.seed) for item in islice(super().__iter__(), skip, None))
 
 
 @DATA_SAMPLERS.register_module()
 class InfiniteSampler(_InfiniteSampler):
-    """mmengine's ``InfiniteSampler``, under its name, whose indices are ``Draw``s; a pass over the data is an epoch."""
+    """mmengine's ``InfiniteSampler``, under its name, whose indices are ``Draw``s; a pass over the data is an epoch.
+
+    ``skip`` draws at the beginning are left out: a resumed run has seen them.
+    """
+
+    skip = 0
 
     def __iter__(self) -> Iterator[Draw]:
         """Yield draws without end."""
-        for place, item in enumerate(self.indices):
+        for place, item in enumerate(islice(self._indices_of_rank(), self.skip, None), self.skip):
             yield Draw(item, (place * self.world_size + self.rank) // self.size, self.seed)
 
 

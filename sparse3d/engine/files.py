@@ -1,0 +1,112 @@
+"""Checkpoints as files: written whole or not at all, verified by checksum, found again, read without running code.
+
+A checkpoint is a zip archive, as `torch.save` writes it. Each of its records carries a CRC-32, which is the checksum
+that `verify_checkpoint` recomputes; the table of contents stands at the end, so that a cut-off file is noticed too.
+Released weights are safetensors files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from safetensors.torch import load_file
+
+PARTIAL_SUFFIX = ".partial"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, or is damaged, or is not to be trusted; the message names the file."""
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[Path]:
+    """Give a place to write a file to, which becomes ``path`` when all its bytes are on the disk.
+
+    Raises:
+        CheckpointError: if it cannot be written, for instance because the disk is full; nothing is left of it then, and
+            earlier checkpoints are untouched.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error}. Earlier checkpoints are whole; make room and go on with --resume"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def verify_checkpoint(path: str | os.PathLike) -> None:
+    """Recompute the checksum of every record of a checkpoint.
+
+    Raises:
+        CheckpointError: if the file is cut off or a record is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged: the checksum of its record {damaged!r} does not match")
+
+
+def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
+    """Return the newest whole checkpoint in a work directory, None if there is none; damaged ones are named."""
+    for path in _newest_first(Path(folder)):
+        try:
+            verify_checkpoint(path)
+        except CheckpointError as error:
+            print_log(f"{error}; it is passed over", logger="current", level=logging.WARNING)
+        else:
+            return path
+    return None
+
+
+def _newest_first(folder: Path) -> Iterator[Path]:
+    paths = [path for path in folder.glob("*.pth") if path.is_file()]
+    return iter(sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True))
+
+
+def read_checkpoint(
+    path: str | os.PathLike, map_location: str | torch.device = "cpu", *, trusted: bool = False
+) -> dict[str, Any]:
+    """Read a checkpoint or released weights.
+
+    Args:
+        path: file of `torch.save`, or `.safetensors`.
+        map_location: device of its tensors.
+        trusted: read pickled objects as well, which can run any code. Ours never hold any.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged, or holds objects and is not ``trusted``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    if path.suffix == ".safetensors":
+        return {"state_dict": load_file(path, device=str(map_location))}
+    if zipfile.is_zipfile(path):
+        verify_checkpoint(path)
+    try:
+        return torch.load(path, map_location=map_location, weights_only=not trusted)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors, numbers, strings and containers, and reading such objects can run any "
+            "code. If you trust where it comes from, pass --trust-checkpoint"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged, or no checkpoint: {error}") from error

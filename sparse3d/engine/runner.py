@@ -1,0 +1,181 @@
+"""mmengine's Runner, at home on current PyTorch and on a CPU, and how a config becomes one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mmengine.runner
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from .files import newest_checkpoint, read_checkpoint, writing_whole
+from .saving import PlainCheckpointHook, collect_gradients, restore_gradients
+
+
+class Runner(mmengine.runner.Runner):
+    """mmengine's Runner.
+
+    Same arguments and same configs as ``mmengine.runner.Runner``. What differs: checkpoints are written whole or not at
+    all and read without running code, a run resumes from its newest whole one exactly, ``--launcher pytorch`` works on
+    a CPU, and testing with weights that do not fit the model is an error.
+    """
+
+    trust_checkpoint = False  # read pickled objects from checkpoints as well
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Two runners started in the same second would share logger and MessageHub under mmengine's default name.
+        if kwargs.get("experiment_name") is None:
+            kwargs["experiment_name"] = f"{_config_name(kwargs.get('cfg'))}_{uuid.uuid4().hex[:8]}"
+        self.pending_gradients: dict[str, Tensor] = {}
+        self._testing = False
+        super().__init__(*args, **kwargs)
+        self.register_hook(PlainCheckpointHook(), priority="VERY_LOW")
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint; it gets its name only when it is whole. Called by all processes, written by the first.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        self.pending_gradients = collect_gradients(self.optim_wrapper, _unwrapped(self.model))
+        if is_main_process():
+            with writing_whole(Path(out_dir) / filename) as partial_path:
+                super().save_checkpoint(out_dir, partial_path.name, *args, **kwargs)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | torch.device = "cpu",
+        strict: bool = False,
+        revise_keys: Sequence = ((r"^module.", ""),),
+    ) -> dict[str, Any]:
+        """Load a checkpoint's weights into the model and return it.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged or not to be trusted.
+        """
+        checkpoint = read_checkpoint(filename, map_location, trusted=self.trust_checkpoint)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        self._has_loaded = True
+        self.logger.info(f"weights from {filename}")
+        return _load_checkpoint_to_model(_unwrapped(self.model), checkpoint, strict, revise_keys=list(revise_keys))
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Go on from a checkpoint: weights, optimizer, schedules, logs, and gradients that wait for a step."""
+        super().resume(filename, *args, **kwargs)
+        restore_gradients(_unwrapped(self.model), self.pending_gradients)
+
+    def load_or_resume(self) -> None:
+        """Resume from the newest whole checkpoint, or from the one that was named; or load its weights."""
+        if self._has_loaded:
+            return
+        if self._resume:
+            path = self._load_from or newest_checkpoint(self.work_dir)
+            if path is None:
+                self.logger.info(f"no checkpoint in {self.work_dir} to resume from: the run begins at the beginning")
+            else:
+                self.resume(str(path), map_location="cpu")
+        elif self._load_from is not None:
+            self.load_checkpoint(self._load_from, strict=self._testing)
+
+    def test(self) -> dict[str, float]:
+        """Test; the weights have to fit the model exactly."""
+        self._testing = True
+        return super().test()
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for distributed training; on a CPU without device ids, which DDP refuses there."""
+        if not self.distributed or torch.cuda.is_available() or model_wrapper_cfg is not None:
+            return super().wrap_model(model_wrapper_cfg, model)
+        return MMDistributedDataParallel(
+            module=model,
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get("find_unused_parameters", False),
+        )
+
+
+def build_runner(
+    config: Config,
+    *,
+    work_dir: str | Path,
+    launcher: str = "none",
+    amp: bool = False,
+    deterministic: bool = False,
+    auto_scale_lr: bool = False,
+    trust_checkpoint: bool = False,
+) -> Runner:
+    """Build the runner of a resolved config.
+
+    Besides mmengine's entries, a config may name parts of the model, as ``model.get_submodule`` knows them, in
+
+        recompute = ["point_branch.backbone"]            activation checkpointing: computed again in the backward pass
+        compile = dict(parts=["head"], backend="inductor")         given to ``torch.compile``; for dense parts
+
+    Args:
+        config: what ``sparse3d.config.load_config`` returned; completed in place.
+        work_dir: folder for checkpoints, logs and pictures.
+        launcher: ``"none"``, or ``"pytorch"`` under ``torchrun``, or ``"slurm"``.
+        amp: train and test in mixed precision (bfloat16 unless the config's optimizer wrapper says otherwise).
+        deterministic: allow algorithms that repeat their results bit by bit only.
+        auto_scale_lr: scale the learning rate by the whole batch size over ``auto_scale_lr.base_batch_size``.
+        trust_checkpoint: read checkpoints that hold pickled objects, which can run any code.
+
+    Raises:
+        ValueError: if the config does not say what was asked for, or names a part that the model does not have.
+    """
+    config.work_dir = str(work_dir)
+    config.launcher = launcher
+    if amp and "optim_wrapper" in config:
+        config.optim_wrapper.type = "AmpOptimWrapper"
+    if deterministic:
+        config.randomness = {**config.get("randomness", {}), "deterministic": True}
+    if auto_scale_lr:
+        if "base_batch_size" not in config.get("auto_scale_lr", {}):
+            raise ValueError("--auto-scale-lr: the config has no auto_scale_lr.base_batch_size")
+        config.auto_scale_lr.enable = True
+    if launcher == "pytorch" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    parts = {name: config.pop(name, None) for name in ("recompute", "compile")}
+    runner = Runner.from_cfg(config)
+    runner.trust_checkpoint = trust_checkpoint
+    _recompute_parts(_unwrapped(runner.model), parts["recompute"] or [])
+    _compile_parts(_unwrapped(runner.model), **(parts["compile"] or {}))
+    return runner
+
+
+def _recompute_parts(model: nn.Module, names: Sequence[str]) -> None:
+    for name in names:
+        part = _part(model, "recompute", name)
+        part.forward = partial(recompute, part.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+
+def _compile_parts(model: nn.Module, parts: Sequence[str] = (), **options: Any) -> None:
+    for name in parts:
+        _part(model, "compile", name).compile(**options)
+
+
+def _part(model: nn.Module, entry: str, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        known = [child for child, _ in model.named_children()]
+        raise ValueError(f"{entry}: the model has no part {name!r}; at the top it has {known}") from error
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _config_name(config: Config | None) -> str:
+    filename = getattr(config, "filename", None)
+    return Path(filename).stem if filename else "sparse3d"
