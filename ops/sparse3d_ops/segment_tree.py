@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .segment import Segments
 
 FAN = 8
-DEPTH = 3
+DEPTH = 4
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ class SetStage:
     stride: Triple = (1, 1, 1)
 
     @property
+    def volume(self) -> int:
+        """Slots of a parent when voxels of the stage before are pooled."""
+        return prod(self.stride)
+
+    @property
     def layouts(self) -> tuple[WindowLayout, WindowLayout]:
         """The stage's two window layouts."""
         (z, y, x), (fz, fy, fx), (first, second) = self.window_shape, self.hybrid_factor, self.shifts

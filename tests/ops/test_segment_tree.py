@@ -25,10 +25,11 @@ def test_equals_the_maximum_over_segments_in_every_bit(counts: list[int], seed: 
 def test_the_tables_stay_small() -> None:
     """The last level is as wide as the largest segment needs, and no level repeats more than its padding."""
     segments = Segments.from_index(torch.repeat_interleave(torch.tensor([1000, *[3] * 50])), 51)
-    first, second, last = SegmentTree.from_segments(segments).levels
+    first, second, third, last = SegmentTree.from_segments(segments).levels
     assert first.shape == (125 + 50, 8)
     assert second.shape == (16 + 50, 8)
-    assert last.shape == (51, 16)
+    assert third.shape == (2 + 50, 8)
+    assert last.shape == (51, 2)
 
 
 def test_an_empty_segment_is_refused() -> None:

@@ -8,8 +8,7 @@ is a single stage). Which voxels attend to each other is index work of its own, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mmengine.model import BaseModule
@@ -39,6 +38,11 @@ class DSVTStage(SetStage):
     channels: int
     num_heads: int
     ffn_channels: int
+
+    @property
+    def index_part(self) -> SetStage:
+        """What the index work depends on."""
+        return SetStage(**{each.name: getattr(self, each.name) for each in fields(SetStage)})
 
     @property
     def dims(self) -> int:
@@ -88,7 +92,7 @@ class DSVT(BaseModule):
         self.out_channels = self.specs[-1].channels
         self.stages = nn.ModuleList(_blocks(spec, activation, checkpoint_blocks) for spec in self.specs)
         self.poolings = nn.ModuleList(
-            POOLINGS[pooling](before.channels, after.channels, prod(after.stride))
+            POOLINGS[pooling](before.channels, after.channels, after.volume)
             for before, after in zip(self.specs, self.specs[1:], strict=False)
         )
         for parameter in self.parameters():

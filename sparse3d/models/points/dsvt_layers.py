@@ -80,7 +80,7 @@ class SetAttentionLayer(nn.Module):
         values = sets.gather(self.attention.project_values(x))
         query, key, value = (self.attention.split_heads(part) for part in (*matched.chunk(2, -1), values))
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=~sets.mask[:, None, None])
-        return self.attention.out_proj(attended.transpose(1, 2).flatten(0, 1).flatten(1)[sets.first])
+        return self.attention.out_proj(attended.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, sets.first))
 
 
 class DSVTBlock(nn.Module):

@@ -1,0 +1,98 @@
+"""Runtime: an exported detector, points in, boxes out, without mmengine.
+
+What is no graph (voxelization, set partition, decoding) is the code that training uses; the graph runs in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparse3d.structures import Detections, Grid
+
+from .inputs import Named, PointInputs
+from .manifest import GRAPH, Manifest
+from .outputs import OUTPUTS
+
+CPU = ("CPUExecutionProvider",)
+
+
+class Runtime:
+    """A detector that was written by ``tools/export.py``.
+
+    Args:
+        directory: the exported directory.
+        providers: ONNX Runtime's execution providers, best first.
+        threads: threads of a graph's operators; None leaves the choice to ONNX Runtime.
+
+    Raises:
+        FileNotFoundError: if the directory or one of its files is missing.
+        ValueError: if a file is damaged or of another version, or a provider is not available.
+
+    Example:
+        >>> detections = Runtime("exported/dsvt")(points)  # [P, F] float32
+    """
+
+    def __init__(self, directory: str | Path, providers: Sequence[str] = CPU, threads: int | None = None) -> None:
+        self.manifest = Manifest.read(directory)
+        self.class_names = self.manifest.class_names
+        self.grid = Grid(**self.manifest.grid)
+        self._prepare = PointInputs.from_json(self.manifest.preparation, self.grid)
+        self._outputs = OUTPUTS[self.manifest.head].from_json(self.manifest.decoding)
+        self._session = open_session(Path(directory) / GRAPH, providers, threads)
+
+    def __call__(self, points: Tensor | np.ndarray) -> Detections:
+        """Detect in one scan.
+
+        Args:
+            points: ``[P, F]`` float32 with the columns of training (``x, y, z`` first, metres); sweeps are already in
+                the frame of the scan. It may be empty.
+
+        Raises:
+            ValueError: if the points have another shape or dtype or are not finite, or are more than the exported
+                ranges allow.
+        """
+        return self.decode(self.run(self.prepare(points)))
+
+    def prepare(self, points: Tensor | np.ndarray) -> Named:
+        """Return the graph's inputs for one scan."""
+        return self._prepare(torch.as_tensor(points))
+
+    def run(self, inputs: Named) -> Named:
+        """Return the graph's outputs."""
+        feed = {name: each.numpy() for name, each in inputs.items()}
+        names = [each.name for each in self.manifest.outputs]
+        results = self._session.run(names, feed)
+        return {name: torch.from_numpy(each) for name, each in zip(names, results, strict=True)}
+
+    def decode(self, outputs: Named) -> Detections:
+        """Return the boxes that the graph's outputs stand for."""
+        return self._outputs.decode(outputs, self.grid)
+
+
+def open_session(path: Path, providers: Sequence[str] = CPU, threads: int | None = None) -> Any:
+    """Open a graph in ONNX Runtime.
+
+    Raises:
+        ModuleNotFoundError: if ONNX Runtime is not installed.
+        ValueError: if it lacks one of the providers.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "running exported models needs onnxruntime: pip install 'sparse3d[deploy]'"
+        ) from error
+    lacking = sorted(set(providers) - set(onnxruntime.get_available_providers()))
+    if lacking:
+        available = ", ".join(onnxruntime.get_available_providers())
+        raise ValueError(f"onnxruntime has no {', '.join(lacking)}; it has {available}")
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(path), options, providers=list(providers))

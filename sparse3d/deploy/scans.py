@@ -1,0 +1,121 @@
+"""Scans of the size and density of real sensors, for golden inputs and benchmarks where no recording is at hand.
+
+A spinning LiDAR on a wavy ground among upright cylinders (poles, trunks, cars, houses by their radius). A ray ends at
+the first cylinder that is tall enough for it, else on the ground, else nowhere. Columns are x, y, z in metres,
+intensity, and the time lag of the sweep in seconds (one sweep: elongation, 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NUM_CYLINDERS = 300
+NEAREST, FARTHEST = 3.0, 80.0  # metres
+RADII, HEIGHTS = (0.1, 2.0), (0.3, 8.0)  # metres
+BUMPS = 0.25  # metres, height of the ground's waves, some ten metres long
+STEP = 0.4  # metres that the vehicle moves between two sweeps
+LOST, NOISE = 0.15, 0.02  # share of rays without a return; standard deviation of ranges in metres
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """A spinning LiDAR.
+
+    Args:
+        elevations: lowest and highest beam in degrees.
+        beams: number of beams.
+        columns: firings a revolution.
+        height: above the ground in metres.
+        sweeps: revolutions in a scan.
+        interval: seconds between two sweeps.
+    """
+
+    elevations: tuple[float, float]
+    beams: int
+    columns: int
+    height: float
+    sweeps: int
+    interval: float
+
+
+SENSORS = {
+    "nuscenes": Sensor((-30.67, 10.67), 32, 1090, 1.84, sweeps=10, interval=0.05),
+    "waymo": Sensor((-17.6, 2.4), 64, 2650, 2.0, sweeps=1, interval=0.1),
+}
+
+
+def make_scan(sensor: str, num_features: int = 5, seed: int = 0) -> Tensor:
+    """Return a scan ``[P, num_features]`` float32 of a sensor: ``"nuscenes"`` (ten sweeps) or ``"waymo"``.
+
+    Columns beyond the fifth are 0.
+    """
+    model, rng = SENSORS[sensor], np.random.default_rng(seed)
+    angle, share = rng.random((2, NUM_CYLINDERS)) * [[2 * np.pi], [1]]
+    distance = NEAREST + (FARTHEST - NEAREST) * np.sqrt(share)  # as many on each square metre
+    radius = np.minimum(rng.uniform(*RADII, NUM_CYLINDERS), distance / 3)
+    height = rng.uniform(*HEIGHTS, NUM_CYLINDERS)
+    centers = np.stack([distance * np.cos(angle), distance * np.sin(angle)], axis=1)
+    sweeps = [
+        _sweep(model, centers - [STEP * number, 0.0], radius, height, number, rng) for number in range(model.sweeps)
+    ]
+    points = np.concatenate(sweeps).astype(np.float32)[:, :num_features]
+    return torch.from_numpy(np.pad(points, ((0, 0), (0, num_features - points.shape[1]))))
+
+
+def _sweep(
+    sensor: Sensor, centers: np.ndarray, radius: np.ndarray, height: np.ndarray, number: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the points of a sweep in the frame of the newest one."""
+    azimuth = (np.arange(sensor.columns) + rng.random()) * (2 * np.pi / sensor.columns)
+    elevation = np.radians(np.linspace(*sensor.elevations, sensor.beams))
+    ground = _ground_ranges(azimuth, np.tan(elevation), sensor.height, STEP * number)
+    flat = _nearest(azimuth, np.tan(elevation), sensor.height, ground, centers, radius, height)
+    flat += rng.normal(0, NOISE, flat.shape)
+    kept = (flat < FARTHEST) & (rng.random(flat.shape) > LOST)
+    x, y, z = flat * np.cos(azimuth)[:, None], flat * np.sin(azimuth)[:, None], flat * np.tan(elevation)
+    intensity, lag = rng.gamma(2.0, 10.0, flat.shape).clip(0, 255), np.full(flat.shape, number * sensor.interval)
+    return np.stack([x + STEP * number, y, z, intensity, lag], axis=-1)[kept]
+
+
+def _ground_ranges(
+    azimuth: np.ndarray,  # [C]
+    slope: np.ndarray,  # [B]
+    sensor_height: float,
+    moved: float,
+) -> np.ndarray:  # [C, B]
+    """Return the horizontal ranges at which rays meet the ground, infinite for those that rise.
+
+    The waves shift the range at which a level ground would be met; that is close enough for waves as flat as these.
+    """
+    level = np.where(slope < 0, -sensor_height / np.minimum(slope, -1e-6), np.inf)
+    reach = np.minimum(level, FARTHEST)
+    x, y = moved + np.cos(azimuth)[:, None] * reach, np.sin(azimuth)[:, None] * reach
+    wave = BUMPS * (np.sin(x / 3.1 + np.sin(y / 7.3)) + np.sin(y / 2.3 + np.sin(x / 5.9)))
+    return level * (1 - wave / sensor_height)
+
+
+def _nearest(
+    azimuth: np.ndarray,  # [C]
+    slope: np.ndarray,  # [B]
+    sensor_height: float,
+    ground: np.ndarray,  # [C, B]
+    centers: np.ndarray,  # [K, 2]
+    radius: np.ndarray,  # [K]
+    height: np.ndarray,  # [K]
+) -> np.ndarray:  # [C, B]
+    """Return the horizontal ranges of all rays, to a cylinder where one stands in the way."""
+    along = np.cos(azimuth)[:, None] * centers[:, 0] + np.sin(azimuth)[:, None] * centers[:, 1]
+    beside = np.sin(azimuth)[:, None] * centers[:, 0] - np.cos(azimuth)[:, None] * centers[:, 1]
+    hit = (np.abs(beside) < radius) & (along > 0)
+    reach = np.where(hit, along - np.sqrt(np.maximum(radius**2 - beside**2, 0)), np.inf)  # [C, K]
+    ranges = ground.copy()
+    for cylinder in np.flatnonzero(hit.any(axis=0)):
+        columns = np.flatnonzero(hit[:, cylinder])
+        far = reach[columns, cylinder, None]
+        low_enough = far * slope + sensor_height < height[cylinder]
+        ranges[columns] = np.where(low_enough, np.minimum(ranges[columns], far), ranges[columns])
+    return ranges
