@@ -7,7 +7,6 @@
 * `amp.py`: mixed precision on any device
 * `non_finite.py`: stops at the first NaN or infinity and says where it came from
 * `provenance.py`: what a run was made of: versions, git state, data
-* `distributed.py`: counts that losses divide by, over all processes
 """
 
 from .amp import AmpOptimWrapper

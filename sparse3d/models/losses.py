@@ -8,6 +8,9 @@
             smoothed with β > 0:  e² / 2β where |e| < β,  |e| - β / 2 elsewhere
     diou    mean of 1 - DIoU of boxes treated as axis-aligned
 
+Under DDP, which averages over W processes, every n and M is the count of all processes divided by W (`mean_count`), so
+the average is the loss of one process with the whole batch, and an object weighs the same wherever it is.
+
 Source: CornerNet (Law and Deng, ECCV 2018) eq. 1; focal loss (Lin et al., ICCV 2017); CenterPoint (Yin et al., CVPR
 2021); Distance-IoU (Zheng et al., AAAI 2020).
 """
@@ -16,9 +19,20 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, distributed
 
 PROBABILITY_MARGIN = 1e-4  # probabilities are kept this far from 0 and 1
+
+
+def mean_count(count: Tensor | int) -> Tensor:
+    """Return a number of objects (float32 scalar), averaged over all processes; none in all of them counts as one."""
+    total = torch.as_tensor(count, dtype=torch.float32).detach().clone()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return total.clamp(min=1)
+    if distributed.get_backend() == "nccl":
+        total = total.cuda()
+    distributed.all_reduce(total)
+    return total.clamp(min=1) / distributed.get_world_size()
 
 
 def gaussian_focal_loss(
@@ -30,7 +44,7 @@ def gaussian_focal_loss(
     positive = target == 1
     at_centers = (1 - p).square() * p.log()
     elsewhere = (1 - target) ** 4 * p.square() * (1 - p).log()
-    return -torch.where(positive, at_centers, elsewhere).sum() / positive.sum().clamp(min=1)
+    return -torch.where(positive, at_centers, elsewhere).sum() / mean_count(positive.sum())
 
 
 def query_focal_loss(
@@ -53,7 +67,7 @@ def query_focal_loss(
     error = (target - logits.sigmoid()).abs()
     weight = target * alpha + (1 - target) * (1 - alpha)
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return (weight * error**gamma * entropy).sum() / max(num_objects, 1)
+    return (weight * error**gamma * entropy).sum() / mean_count(num_objects)
 
 
 def code_l1_loss(
@@ -62,13 +76,13 @@ def code_l1_loss(
     weights: Tensor,  # [D]
     betas: Tensor | None = None,  # [D]
 ) -> Tensor:
-    """Return the weighted L1 loss (a scalar) of regression codes, smoothed below ``betas``; NaN targets count as met."""
+    """Return the weighted L1 loss (a scalar) of codes, smoothed below ``betas``; NaN targets count as met."""
     known = ~target.isnan()
     distance = (prediction - torch.where(known, target, prediction.detach())).abs()
     if betas is not None:
         near = distance.square() / (2 * betas.clamp(min=1e-6))
         distance = torch.where(distance < betas, near, distance - betas / 2)
-    return (distance.sum(dim=0) * weights).sum() / max(len(target), 1)
+    return (distance.sum(dim=0) * weights).sum() / mean_count(len(target))
 
 
 def diou_loss(
@@ -83,4 +97,4 @@ def diou_loss(
     hull = torch.maximum(high, target_high) - torch.minimum(low, target_low)
     distance = (target[:, :3] - prediction[:, :3]).square().sum(dim=1) / hull.square().sum(dim=1)
     diou = (common / union - distance).clamp(-1, 1)
-    return (1 - diou).sum() / max(len(target), 1)
+    return (1 - diou).sum() / mean_count(len(target))

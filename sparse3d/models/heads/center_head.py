@@ -30,7 +30,7 @@ from sparse3d_ops import iou_3d_paired
 
 from ..features import Features
 from ..layers.precision import full_precision
-from ..losses import code_l1_loss, diou_loss, gaussian_focal_loss
+from ..losses import code_l1_loss, diou_loss, gaussian_focal_loss, mean_count
 from ..targets.center_targets import CenterTargetAssigner, CenterTargets
 from ..targets.ground_truth import GroundTruth
 
@@ -193,7 +193,7 @@ class CenterHead(BaseModule):
             boxes = decode_boxes(values, targets.cells, self.grid)
         if "iou" in values:
             achieved = iou_3d_paired(boxes.detach(), targets.boxes)[:, None]
-            losses["iou"] = (values["iou"] - (2 * achieved - 1)).abs().sum() / max(len(achieved), 1)
+            losses["iou"] = (values["iou"] - (2 * achieved - 1)).abs().sum() / mean_count(len(achieved))
         if self.loss_weights["diou"]:
             losses["diou"] = diou_loss(boxes, targets.boxes)
         return {name: self.loss_weights[name] * value for name, value in losses.items()}

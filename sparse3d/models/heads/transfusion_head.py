@@ -37,7 +37,7 @@ from ..layers.decoder import QueryDecoderLayer
 from ..layers.norm import RowNorm
 from ..layers.position import CountedPositionEmbedding, PositionEmbedding
 from ..layers.precision import full_precision
-from ..losses import code_l1_loss, gaussian_focal_loss, query_focal_loss
+from ..losses import code_l1_loss, gaussian_focal_loss, mean_count, query_focal_loss
 from ..targets.ground_truth import GroundTruth
 from ..targets.transfusion_targets import TransFusionTargetAssigner, TransFusionTargets
 from .transfusion_queries import Windows, find_peaks, select_queries
@@ -253,7 +253,7 @@ class TransFusionHead(BaseModule):
         """Return the mean L1 distance to 2 IoU - 1 over the queries that meet their object at all."""
         achieved = iou_3d_paired(self.assigner.stand(boxes), self.assigner.stand(targets.boxes))
         meets = achieved > 0
-        return ((predicted - (2 * achieved - 1)).abs() * meets).sum() / meets.sum().clamp(min=1)
+        return ((predicted - (2 * achieved - 1)).abs() * meets).sum() / mean_count(meets.sum())
 
     # -- inference ---------------------------------------------------------------------------------------------------
 
