@@ -7,10 +7,8 @@ long it is, and the processes of a data loader share its pages. Sensor files are
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -109,38 +107,40 @@ class FrameIndex(Sequence[Frame]):
                 f"{self.data_root} is no folder; {self.path.name} holds paths relative to the data root: "
                 "if the data moved, pass its new folder as data_root"
             )
-        reader = open_arrow(self.path, INDEX)
-        self.metadata = arrow_metadata(reader)
-        self._batches = read_batches(reader)
-        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+        self._reader = open_arrow(self.path, INDEX)
+        self.metadata = arrow_metadata(self._reader)
+        self._ends = np.cumsum([0, *(batch.num_rows for batch in read_batches(self._reader))])  # of batches, from 0
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return int(self._ends[-1])
 
     def __getitem__(self, item: int) -> Frame:  # type: ignore[override]
         """Decode frame ``item``; negative numbers count from the end."""
         row = item + len(self) if item < 0 else item
         if not 0 <= row < len(self):
             raise IndexError(f"{self.path.name} holds {len(self)} frames, there is no frame {item}")
-        number = bisect_right(self._ends, row)
-        batch = self._batches[number]
-        return decode_frame(batch, row - self._ends[number] + batch.num_rows, self.data_root)
+        number = int(np.searchsorted(self._ends, row, side="right")) - 1
+        # Batches are not kept: each holds on to what was looked up in it, and memory would grow with the data set.
+        batch = self._reader.get_batch(number)
+        return decode_frame(batch, row - int(self._ends[number]), self.data_root)
 
     def objects(self) -> ObjectColumns:
         """Return the annotated objects of all frames, column by column; no frame is decoded."""
-        categories = self._column("annotations.categories")
-        points = self._column("annotations.num_lidar_points")
+        columns = ("annotations.categories", "annotations.num_lidar_points")
+        table = pa.Table.from_batches((batch.select(columns) for batch in read_batches(self._reader)), _part(columns))
+        categories, points = (table[name] for name in columns)
         counts = pc.fill_null(pc.list_value_length(categories), 0).to_numpy()
         return ObjectColumns.encode(
             pc.list_flatten(categories), pc.list_flatten(points).to_numpy(), np.repeat(np.arange(len(self)), counts)
         )
 
-    def _column(self, name: str) -> pa.ChunkedArray:
-        return pa.chunked_array([batch.column(name) for batch in self._batches], type=SCHEMA.field(name).type)
-
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the two paths: a process that receives an index maps the file by itself."""
         return FrameIndex, (self.path, self.data_root)
+
+
+def _part(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([SCHEMA.field(name) for name in columns])
 
 
 def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
