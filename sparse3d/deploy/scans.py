@@ -8,10 +8,16 @@ intensity, and the time lag of the sweep in seconds (one sweep: elongation, 0).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from torch import Tensor
+
+from sparse3d.datasets.nuscenes import open_frames
+from sparse3d.datasets.transforms import Compose
+from sparse3d.structures import Sample
 
 NUM_CYLINDERS = 300
 NEAREST, FARTHEST = 3.0, 80.0  # metres
@@ -64,6 +70,27 @@ def make_scan(sensor: str, num_features: int = 5, seed: int = 0) -> Tensor:
     ]
     points = np.concatenate(sweeps).astype(np.float32)[:, :num_features]
     return torch.from_numpy(np.pad(points, ((0, 0), (0, num_features - points.shape[1]))))
+
+
+def config_scan(config: Config, folder: Path | None = None) -> Tensor:
+    """Return a scan as a config's model reads it.
+
+    Args:
+        config: a resolved config.
+        folder: holds an index (``sparse3d_*.arrow``) or an info file (``*.pkl``), whose first frame goes through the
+            config's test pipeline; None makes a scan up.
+
+    Raises:
+        FileNotFoundError: if the folder holds neither.
+    """
+    dataset = config.test_dataloader.dataset
+    if folder is None:
+        return make_scan("waymo" if "Waymo" in dataset.type else "nuscenes", config.num_point_features)
+    indexes = sorted(folder.glob("sparse3d_*.arrow")) or sorted(folder.glob("*.pkl"))
+    if not indexes:
+        raise FileNotFoundError(f"{folder} holds neither an index (sparse3d_*.arrow) nor an info file (*.pkl)")
+    frame = open_frames(folder, indexes[0])[0]
+    return Compose(dataset.pipeline)(Sample.from_frame(frame), np.random.default_rng(0)).points
 
 
 def _sweep(

@@ -1,0 +1,91 @@
+"""TensorRT: an engine from an exported directory, or the command that builds one on another machine.
+
+An engine has one optimisation profile: the ranges of deploy.json, and the golden scan for its typical shapes. Engines
+cannot take an empty dimension, so the least extent is 1; an empty scan needs no engine, it has no boxes.
+Half-precision graphs carry their types, and the engine keeps them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from .manifest import GRAPH, Manifest, TensorSpec
+
+ENGINE, SCRIPT = "model.plan", "build_engine.sh"
+
+
+def installed() -> bool:
+    """Whether TensorRT's Python package is there."""
+    return importlib.util.find_spec("tensorrt") is not None
+
+
+def profile_shapes(manifest: Manifest, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return the least, typical and largest shape of an input."""
+    ranges = [
+        (extent, extent, extent) if isinstance(extent, int) else _range(manifest, extent) for extent in spec.shape
+    ]
+    low, typical, high = zip(*ranges, strict=True)
+    return low, typical, high
+
+
+def _range(manifest: Manifest, name: str) -> tuple[int, int, int]:
+    each = manifest.dimensions[name]
+    return max(each.low, 1), max(each.typical, 1), each.high
+
+
+def trtexec_command(manifest: Manifest) -> str:
+    """Return the command that builds the engine where ``trtexec`` is, run inside the exported directory."""
+    options = [f"--onnx={GRAPH}", f"--saveEngine={ENGINE}"]
+    shapes = [profile_shapes(manifest, spec) for spec in manifest.inputs]
+    for position, option in enumerate(("minShapes", "optShapes", "maxShapes")):
+        parts = [
+            f"{spec.name}:{'x'.join(map(str, each[position]))}"
+            for spec, each in zip(manifest.inputs, shapes, strict=True)
+        ]
+        options.append(f"--{option}={','.join(parts)}")
+    if manifest.precision != "fp32":
+        options.append("--stronglyTyped")
+    return " \\\n    ".join(["trtexec", *options])
+
+
+def write_script(directory: str | Path) -> Path:
+    """Write the ``trtexec`` command into an exported directory and return its path."""
+    path = Path(directory) / SCRIPT
+    command = trtexec_command(Manifest.read(directory))
+    path.write_text(f'#!/bin/sh\nset -e\ncd "$(dirname "$0")"\n{command}\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def build_engine(directory: str | Path) -> Path:
+    """Build the engine of an exported directory with TensorRT's Python package, and return its path.
+
+    Raises:
+        RuntimeError: if TensorRT cannot parse the graph or build the engine; its own messages are in the error.
+    """
+    import tensorrt as trt
+
+    directory = Path(directory)
+    manifest = Manifest.read(directory)
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    typed = manifest.precision != "fp32"
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if typed else 0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(directory / GRAPH)):
+        errors = [str(parser.get_error(number)) for number in range(parser.num_errors)]
+        raise RuntimeError("TensorRT cannot parse the graph:\n  " + "\n  ".join(errors))
+    profile = builder.create_optimization_profile()
+    for spec in manifest.inputs:
+        profile.set_shape(spec.name, *profile_shapes(manifest, spec))
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise RuntimeError("TensorRT could not build the engine; its log says why")
+    path = directory / ENGINE
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(bytes(engine))
+    partial.rename(path)
+    return path

@@ -1,0 +1,117 @@
+"""Export a detector to ONNX, and check that it does in ONNX Runtime what it does in PyTorch.
+
+    python tools/export.py CONFIG CHECKPOINT --out exported/NAME
+    python tools/export.py CONFIG CHECKPOINT --out exported/NAME --precision fp16 --max-voxels 30000 --tensorrt
+
+The directory holds the graph, a manifest, golden data and a parity report; see docs/deployment.md. What TensorRT would
+not take is listed. Exit status 1: the export failed, and why is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from common import add_config, read_config
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from sparse3d.checkpoints import load_converted
+from sparse3d.deploy import tensorrt
+from sparse3d.deploy.manifest import GRAPH
+from sparse3d.deploy.onnx import ExportOptions, export_detector
+from sparse3d.deploy.operators import SOURCE, check_operators
+from sparse3d.deploy.scans import config_scan
+from sparse3d.engine import CheckpointError, newest_checkpoint, read_checkpoint
+from sparse3d.models import Detector3D
+from sparse3d.registry import MODELS
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config(parser)
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("checkpoint", type=Path, nargs="?", help="checkpoint, or a work directory for its newest one")
+    weights.add_argument("--random-weights", action="store_true", help="export an untrained model, to measure it")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write; it must not exist yet")
+    parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32", help="(default: %(default)s)")
+    parser.add_argument("--max-voxels", type=int, help="voxels of a scan at most (default: by the grid)")
+    parser.add_argument("--max-points", type=int, help="points of a scan inside of the grid at most (default: 500000)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with an index (sparse3d_*.arrow) or an info file (*.pkl), whose first frame becomes the golden "
+        "scan; without it a made-up scan of the size of a real one",
+    )
+    parser.add_argument(
+        "--tensorrt", action="store_true", help="also build an engine, or write the command where TensorRT is missing"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Export, and say how it went."""
+    arguments = parse_arguments()
+    config = read_config(arguments)
+    init_default_scope(config.default_scope)
+    try:
+        export(arguments, config)
+    except (CheckpointError, FileExistsError, FileNotFoundError, ValueError) as error:
+        sys.exit(f"export: {error}")
+
+
+def export(arguments: argparse.Namespace, config: Config) -> None:
+    """Do what the command line asks for."""
+    options = ExportOptions(arguments.precision, arguments.max_voxels, arguments.max_points, arguments.config.stem)
+    detector = build_detector(arguments, config)
+    parity = export_detector(detector, config.class_names, config_scan(config, arguments.data), arguments.out, options)
+    worst = max(parity.outputs, key=parity.outputs.__getitem__)
+    boxes = parity.boxes
+    print(f"{arguments.out}: {arguments.config.stem}, {arguments.precision}")
+    print(f"ONNX Runtime and PyTorch differ by at most {parity.outputs[worst]:.1e} (output {worst})")
+    print(
+        f"boxes: {boxes.agreeing} of {boxes.pytorch} agree, "
+        f"centres within {boxes.center * 1e3:.4f} mm, scores within {boxes.score:.1e}"
+    )
+    report_operators(arguments.out)
+    if arguments.tensorrt:
+        build_engine(arguments.out)
+
+
+def build_detector(arguments: argparse.Namespace, config: Config) -> Detector3D:
+    """Return the config's detector with the weights that the command line names."""
+    torch.manual_seed(0)
+    detector = MODELS.build(config.model).eval()
+    if arguments.random_weights:
+        return detector
+    path = newest_checkpoint(arguments.checkpoint) if arguments.checkpoint.is_dir() else arguments.checkpoint
+    if path is None:
+        raise FileNotFoundError(f"{arguments.checkpoint} holds no checkpoint")
+    checkpoint = read_checkpoint(path)
+    load_converted(detector, checkpoint.get("state_dict", checkpoint))
+    return detector
+
+
+def report_operators(folder: Path) -> None:
+    """Print what TensorRT does not take."""
+    offences = check_operators(folder / GRAPH)
+    if not offences:
+        print(f"TensorRT takes every operator of the graph ({SOURCE})")
+    for each in offences:
+        print(f"TensorRT does not take {each.operator} (node {each.node}): {each.reason}")
+
+
+def build_engine(folder: Path) -> None:
+    """Build an engine, or write the command that does."""
+    if tensorrt.installed():
+        print(f"engine: {tensorrt.build_engine(folder)}")
+        return
+    script = tensorrt.write_script(folder)
+    print(f"TensorRT is not installed here; {script} builds the engine where trtexec is")
+
+
+if __name__ == "__main__":
+    main()
