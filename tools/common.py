@@ -35,6 +35,30 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_skip_bad(parser: argparse.ArgumentParser) -> None:
+    """Add going on without what cannot be read."""
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="replace samples that cannot be loaded, and list them at the end"
+    )
+
+
+def skip_bad(config: Config) -> None:
+    """Let every data set of a config stand in for bad samples, and list these at the end of the run."""
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if config.get(name):
+            config[name].dataset.skip_bad = True
+    config.setdefault("custom_hooks", []).append(dict(type="SkippedSamplesHook"))
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the word that lets foreign pickles in."""
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="read checkpoints that hold pickled objects, which can run any code; ours never do",
+    )
+
+
 def read_config(arguments: argparse.Namespace) -> Config:
     """Read the config that the arguments name, with their overrides."""
     return load_config(arguments.config, arguments.cfg_options)

@@ -9,10 +9,9 @@ import argparse
 import json
 from pathlib import Path
 
-from common import add_config, add_run, read_config, work_dir
-from mmengine.runner.checkpoint import find_latest_checkpoint
+from common import add_config, add_run, add_skip_bad, add_trust, read_config, skip_bad, work_dir
 
-from sparse3d.engine import build_runner
+from sparse3d.engine import build_runner, newest_checkpoint
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -26,15 +25,17 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         help="write bird's-eye and camera pictures and a 3D page (scene.html) of some samples here",
     )
+    add_skip_bad(parser)
+    add_trust(parser)
     return parser.parse_args()
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that ``path`` is, or the newest one in the work directory that it is."""
-    newest = find_latest_checkpoint(str(path)) if path.is_dir() else str(path)
-    if newest is None or not Path(newest).is_file():
-        raise SystemExit(f"test: no checkpoint at {path}; give a .pth file or a work directory that holds one")
-    return Path(newest)
+    """Return the checkpoint that ``path`` is, or the newest whole one in the work directory that it is."""
+    newest = newest_checkpoint(path) if path.is_dir() else path
+    if newest is None or not newest.is_file():
+        raise SystemExit(f"test: no checkpoint at {path}; give a checkpoint file or a work directory that holds one")
+    return newest
 
 
 def main() -> None:
@@ -46,7 +47,16 @@ def main() -> None:
         hook = dict(type="VisualizationHook", out_dir=str(arguments.show_dir), class_names=config.class_names)
         config.setdefault("custom_hooks", []).append(hook)
     folder = work_dir(arguments)
-    metrics = build_runner(config, work_dir=folder, launcher=arguments.launcher, amp=arguments.amp).test()
+    if arguments.skip_bad:
+        skip_bad(config)
+    runner = build_runner(
+        config,
+        work_dir=folder,
+        launcher=arguments.launcher,
+        amp=arguments.amp,
+        trust_checkpoint=arguments.trust_checkpoint,
+    )
+    metrics = runner.test()
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from common import add_config, add_run, read_config, work_dir
+from common import add_config, add_run, add_skip_bad, add_trust, read_config, skip_bad, work_dir
 
 from sparse3d.engine import build_runner
 
@@ -25,6 +25,11 @@ def parse_arguments() -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="go on from a checkpoint; without a name, from the newest one in the work directory",
     )
+    parser.add_argument("--load-from", metavar="CHECKPOINT", help="begin with these weights (.pth or .safetensors)")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate by the real batch size")
+    parser.add_argument("--deterministic", action="store_true", help="the same results bit by bit; slower on a GPU")
+    add_skip_bad(parser)
+    add_trust(parser)
     return parser.parse_args()
 
 
@@ -35,7 +40,20 @@ def main() -> None:
     if arguments.resume:
         config.resume = True
         config.load_from = None if arguments.resume == "auto" else arguments.resume
-    build_runner(config, work_dir=work_dir(arguments), launcher=arguments.launcher, amp=arguments.amp).train()
+    elif arguments.load_from:
+        config.load_from = arguments.load_from
+    if arguments.skip_bad:
+        skip_bad(config)
+    runner = build_runner(
+        config,
+        work_dir=work_dir(arguments),
+        launcher=arguments.launcher,
+        amp=arguments.amp,
+        deterministic=arguments.deterministic,
+        auto_scale_lr=arguments.auto_scale_lr,
+        trust_checkpoint=arguments.trust_checkpoint,
+    )
+    runner.train()
 
 
 if __name__ == "__main__":

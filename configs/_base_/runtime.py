@@ -7,7 +7,7 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=3),
 )
-custom_hooks = [dict(type="ProgressHook")]
+custom_hooks = [dict(type="ProgressHook"), dict(type="NonFiniteHook")]
 env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
 log_level = "INFO"
 log_processor = dict(window_size=50)
