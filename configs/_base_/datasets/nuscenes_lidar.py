@@ -14,8 +14,8 @@ train_pipeline = [
     dict(type="RandomRotate", angles=[-0.785398, 0.785398]),
     dict(type="RandomScale", factors=[0.9, 1.1]),
     dict(type="RandomTranslate", std=0.5),
+    # Voxels here hold all of their points, so the order of points does not matter; shuffling is for those with a limit.
     dict(type="RangeFilter", grid="$grid"),
-    dict(type="ShufflePoints"),
 ]
 test_pipeline = ["$load_points", dict(type="RangeFilter", grid="$grid")]
 
