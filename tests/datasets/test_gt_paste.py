@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +128,29 @@ def test_the_number_of_workers_does_not_matter(path: Path, index: Path, tmp_path
         found.class_names[code] for code in found.labels
     ]
     np.testing.assert_array_equal(found.take(rows).points, expected.take(rows).points)
+
+
+@pytest.mark.slow
+def test_the_tool_writes_it(path: Path, index: Path, tmp_path: Path, python: str) -> None:
+    for folder in ("samples", "sweeps"):
+        (tmp_path / folder).symlink_to(SYNTH / folder)
+    shutil.copy(index, tmp_path / "train.arrow")
+    command = [
+        python,
+        "tools/create_data.py",
+        "objects",
+        "--root",
+        tmp_path,
+        "--index",
+        "train.arrow",
+        "--workers",
+        "1",
+    ]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"objects: {tmp_path / 'train_objects.arrow'}" in result.stdout
+    found, expected = ObjectDatabase(tmp_path / "train_objects.arrow"), ObjectDatabase(path)
+    np.testing.assert_array_equal(found.num_points, expected.num_points)
 
 
 def test_damaged_files_are_named(index: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from sparse3d.datasets.transforms import (
     RandomTranslate,
     RangeFilter,
     ShufflePoints,
+    build_pipeline,
     build_transform,
     move_boxes,
     move_world,
@@ -126,6 +127,34 @@ def test_the_input_stays_as_it_is(move: RandomFlip, seed: int) -> None:
     torch.testing.assert_close(sample.gt.boxes.tensor, untouched.gt.boxes.tensor, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(sample.cameras.lidar2cam, untouched.cameras.lidar2cam)
     assert np.array_equal(sample.lidar_aug, np.eye(4))
+
+
+@reproducible
+@given(seeds)
+def test_neighbouring_movements_become_one(seed: int) -> None:
+    """They draw what they would have drawn, and the world ends where it would have ended."""
+    steps = [RandomFlip(), RandomRotate(), RandomScale((0.8, 1.25)), RandomTranslate(0.5)]
+    (together,) = build_pipeline(steps)
+    rng = np.random.default_rng(seed)
+    expected = _sample(seed)
+    for step in steps:
+        expected = step(expected, rng)
+    found = together(_sample(seed), np.random.default_rng(seed))
+    torch.testing.assert_close(found.points, expected.points, rtol=0, atol=1e-9)
+    tensors = [sample.gt.boxes.wrap_yaw().tensor for sample in (found, expected)]
+    torch.testing.assert_close(*tensors, rtol=0, atol=1e-9, equal_nan=True)
+    np.testing.assert_allclose(found.lidar_aug, expected.lidar_aug, atol=1e-12)
+
+
+def test_other_transforms_stay_between_movements() -> None:
+    shuffle = ShufflePoints()
+    pipeline = build_pipeline([RandomFlip(), RandomRotate(), shuffle, RandomScale(), dict(type="RandomTranslate")])
+    assert [getattr(step, "__name__", type(step).__name__) for step in pipeline] == [
+        "RandomFlip, RandomRotate",
+        "ShufflePoints",
+        "RandomScale, RandomTranslate",
+    ]
+    assert pipeline[1] is shuffle
 
 
 def test_one_mechanism_agrees_with_the_boxes_own_movements() -> None:
