@@ -98,7 +98,7 @@ def export_detector(
     save_golden(partial / GOLDEN, scan, inputs, expected, boxes)
     manifest = _manifest(graph, prepare, class_names, options, inputs, expected)
     _seal(manifest, partial)
-    parity = check_export(partial, expected, boxes)
+    parity = check_export(partial, expected)
     _seal(manifest, partial)
     partial.rename(directory)
     return parity
@@ -189,7 +189,7 @@ def save_golden(path: Path, scan: Tensor, inputs: Named, outputs: Named, boxes: 
     np.savez_compressed(path, points=scan.numpy(), **found, **arrays)
 
 
-def check_export(folder: Path, expected: Named, boxes: Detections) -> Parity:
+def check_export(folder: Path, expected: Named) -> Parity:
     """Run an exported folder on its golden scan through the runtime, and write parity.json.
 
     Raises:
@@ -198,8 +198,7 @@ def check_export(folder: Path, expected: Named, boxes: Detections) -> Parity:
     runtime = Runtime(folder)
     with np.load(folder / GOLDEN) as golden:
         inputs = runtime.prepare(golden["points"])
-    outputs = runtime.run(inputs)
-    parity = compare(expected, outputs, (boxes, runtime.decode(outputs)), runtime.manifest.precision)
+    parity = compare(expected, runtime.run(inputs), runtime.outputs, runtime.grid, runtime.manifest.precision)
     (folder / PARITY).write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
     if parity.failures:
         raise ValueError(

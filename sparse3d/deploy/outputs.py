@@ -1,7 +1,7 @@
 """From a graph's named outputs to boxes, by training's own decoders; one class a head.
 
 A head's class gives names to what the head returned (`name`), the graph's last step, and takes them back (`decode`) in
-the runtime. The head itself is only looked at when it is exported.
+the runtime. The head itself is only looked at when it is exported. `align` makes two results of one scan comparable.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparse3d.decoding import CenterDecoder, Queries, TransFusionDecoder
@@ -47,6 +48,10 @@ class CenterOutputs:
     def name(self, output: Any) -> Named:
         """Give names to what the head returned."""
         return {f"task{task}_{branch}": each for task, maps in enumerate(output) for branch, each in maps.items()}
+
+    def align(self, one: Named, other: Named, margin: float) -> tuple[Named, Named]:
+        """Return two results such that equal things stand at equal places: maps do."""
+        return one, other
 
     def decode(self, named: Named, grid: Grid) -> Detections:
         """Return the boxes of the scan."""
@@ -86,6 +91,15 @@ class TransFusionOutputs:
         queries = {"cells": output.queries.cells, "labels": output.queries.labels, "heat": output.queries.heat}
         return {**{f"code_{name}": code for name, code in output.codes.items()}, "logits": output.logits, **queries}
 
+    def align(self, one: Named, other: Named, margin: float) -> tuple[Named, Named]:
+        """Return two results such that equal queries stand at equal places.
+
+        Queries are sorted by heat, and the smallest difference swaps two that are equally hot. So they are ordered by
+        label and cell. At the end of the list it even decides who gets in: a query that only one result has is left out
+        if its heat is within ``margin`` of that result's lowest.
+        """
+        return _ordered(one, _query_keys(other), margin), _ordered(other, _query_keys(one), margin)
+
     def decode(self, named: Named, grid: Grid) -> Detections:
         """Return the boxes of the scan."""
         codes = {name.removeprefix("code_"): each for name, each in named.items() if name.startswith("code_")}
@@ -93,4 +107,19 @@ class TransFusionOutputs:
         return self.decoder.decode(codes, named["logits"], queries, grid)[0]
 
 
-OUTPUTS: dict[str, Any] = {"CenterHead": CenterOutputs, "TransFusionHead": TransFusionOutputs}
+def _query_keys(named: Named) -> Tensor:
+    """Return one number ``[Q]`` for the label and cell of each query; cells are int32 at most."""
+    return (named["labels"][0].long() << 32) + named["cells"][0].long()
+
+
+def _ordered(named: Named, others: Tensor, margin: float) -> Named:
+    """Return queries ordered by their keys, without those at the edge that are not among the ``others``' keys."""
+    keys, heat = _query_keys(named), named["heat"][0]
+    at_edge = heat <= heat.min() + margin
+    order = keys.argsort()
+    order = order[(torch.isin(keys, others) | ~at_edge)[order]]
+    return {name: each[:, order] for name, each in named.items()}
+
+
+Outputs = CenterOutputs | TransFusionOutputs
+OUTPUTS: dict[str, type[Outputs]] = {"CenterHead": CenterOutputs, "TransFusionHead": TransFusionOutputs}

@@ -9,7 +9,6 @@ Outputs are compared in every precision; boxes are held to it in float32 only, w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +16,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from sparse3d.structures import Detections
+from sparse3d.structures import Detections, Grid
+
+from .outputs import Named, Outputs
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,21 @@ class Parity:
         return {**asdict(self), "passed": not self.failures}
 
 
-def compare(
-    pytorch: Mapping[str, Tensor],
-    exported: Mapping[str, Tensor],
-    boxes: tuple[Detections, Detections],
-    precision: str,
-) -> Parity:
-    """Compare named outputs, and the boxes ``(PyTorch's, the exported model's)`` that they stand for."""
+def compare(pytorch: Named, exported: Named, meaning: Outputs, grid: Grid, precision: str) -> Parity:
+    """Compare the named outputs of a graph for one scan, and the boxes that they stand for.
+
+    Args:
+        pytorch: as PyTorch computed them.
+        exported: as the exported model did.
+        meaning: what aligns and decodes them.
+        grid: the grid of the head's cells.
+        precision: of the exported model.
+    """
     tolerance = TOLERANCES[precision]
+    pytorch, exported = meaning.align(pytorch, exported, tolerance.output)
     outputs = {name: relative_error(exported[name], each) for name, each in pytorch.items()}
-    return Parity(outputs, compare_boxes(*boxes, tolerance), tolerance)
+    boxes = compare_boxes(meaning.decode(pytorch, grid), meaning.decode(exported, grid), tolerance)
+    return Parity(outputs, boxes, tolerance)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -17,7 +17,7 @@ from sparse3d.structures import Detections, Grid
 
 from .inputs import Named, PointInputs
 from .manifest import GRAPH, Manifest
-from .outputs import OUTPUTS
+from .outputs import OUTPUTS, Outputs
 
 CPU = ("CPUExecutionProvider",)
 
@@ -43,7 +43,7 @@ class Runtime:
         self.class_names = self.manifest.class_names
         self.grid = Grid(**self.manifest.grid)
         self._prepare = PointInputs.from_json(self.manifest.preparation, self.grid)
-        self._outputs = OUTPUTS[self.manifest.head].from_json(self.manifest.decoding)
+        self.outputs: Outputs = OUTPUTS[self.manifest.head].from_json(self.manifest.decoding)
         self._session = open_session(Path(directory) / GRAPH, providers, threads)
 
     def __call__(self, points: Tensor | np.ndarray) -> Detections:
@@ -72,7 +72,7 @@ class Runtime:
 
     def decode(self, outputs: Named) -> Detections:
         """Return the boxes that the graph's outputs stand for."""
-        return self._outputs.decode(outputs, self.grid)
+        return self.outputs.decode(outputs, self.grid)
 
 
 def open_session(path: Path, providers: Sequence[str] = CPU, threads: int | None = None) -> Any:

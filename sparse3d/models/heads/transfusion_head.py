@@ -40,7 +40,7 @@ from ..layers.precision import full_precision
 from ..losses import code_l1_loss, gaussian_focal_loss, mean_count, query_focal_loss
 from ..targets.ground_truth import GroundTruth
 from ..targets.transfusion_targets import TransFusionTargetAssigner, TransFusionTargets
-from .transfusion_queries import Windows, find_peaks, select_queries
+from .transfusion_queries import Windows, find_peaks, select_queries, window_log_counts
 
 HEATMAP_BIAS = -2.19  # untrained heat maps and queries say 0.1
 BRANCH_CHANNELS = 64
@@ -195,12 +195,13 @@ class TransFusionHead(BaseModule):
     def refine(self, shared: Tensor, queries: Queries) -> Tensor:
         """Return the queries' features ``[B, Q, C]`` after they looked at the map ``[B, C, X, Y]`` around them."""
         memory = shared.flatten(2).transpose(1, 2)
-        num_cells = memory.shape[1]
-        windows = Windows.around(queries.cells, shared.shape[2:], self.window_radius, self.wrap_windows)
+        shape = tuple(shared.shape[2:])
+        windows = Windows.around(queries.cells, shape, self.window_radius, self.wrap_windows)
         query_positions, key_positions = self._embed(self._positions(shared), queries.cells, windows)
         own = memory.gather(1, queries.cells[..., None].expand(-1, -1, memory.shape[2]))
         classes = self.class_embedding(F.one_hot(queries.labels, self.num_classes).to(memory.dtype))
-        return self.layer(own + classes, query_positions, memory, key_positions[None], windows.log_counts(num_cells))
+        bias = window_log_counts(queries.cells, shape, self.window_radius, self.wrap_windows)
+        return self.layer(own + classes, query_positions, memory, key_positions[None], bias)
 
     @full_precision
     def _embed(self, positions: Tensor, cells: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:

@@ -92,11 +92,28 @@ class Windows:
         inside_u, inside_v = u.clamp(0, height - 1), v.clamp(0, width - 1)
         return cls(inside_u * width + inside_v, (inside_u == u) & (inside_v == v))
 
-    def log_counts(self, num_cells: int) -> Tensor:
-        """Return ``[B, Q, num_cells]`` float32: log of how often a query sees each cell, -inf for never."""
-        counts = torch.zeros(*self.cells.shape[:2], num_cells, device=self.cells.device)
-        return counts.scatter_add_(2, self.cells, self.visible.float()).log_()
-
     def occurrences(self, num_cells: int) -> Tensor:
         """Return ``[num_cells]`` float32: how often each cell stands in any window, those that were moved included."""
         return self.cells.flatten().bincount(minlength=num_cells).float()
+
+
+def window_log_counts(
+    cells: Tensor,  # [B, Q]
+    shape: tuple[int, int],
+    radius: int,
+    wrap: bool,
+) -> Tensor:  # [B, Q, U V]
+    """Return the log of how often a query sees each cell of the map in its window (float32), -inf for never.
+
+    Key (u, v) lies du rows and dv columns from the query. It is met once for each number k of rows that the window went
+    on by beyond the end of one, where |du - k| <= r and |dv + k V| <= r: a product of a matrix of rows and one of
+    columns. Arguments as for ``Windows.around``.
+    """
+    height, width = shape
+    most = (radius + width - 1) // width if wrap else 0
+    turns = torch.arange(-most, most + 1, device=cells.device)
+    du = torch.arange(height, device=cells.device) - (cells // width)[..., None]
+    dv = torch.arange(width, device=cells.device) - (cells % width)[..., None]
+    rows = (du[..., None] - turns).abs() <= radius
+    columns = (dv[..., None, :] + turns[:, None] * width).abs() <= radius
+    return (rows.float() @ columns.float()).flatten(2).log()
