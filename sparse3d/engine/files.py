@@ -99,7 +99,7 @@ def read_checkpoint(
         raise CheckpointError(f"there is no checkpoint {path}")
     if path.suffix == ".safetensors":
         return {"state_dict": load_file(path, device=str(map_location))}
-    if zipfile.is_zipfile(path):
+    if _is_archive(path):
         verify_checkpoint(path)
     try:
         return torch.load(path, map_location=map_location, weights_only=not trusted)
@@ -108,5 +108,18 @@ def read_checkpoint(
             f"{path} holds more than tensors, numbers, strings and containers, and reading such objects can run any "
             "code. If you trust where it comes from, pass --trust-checkpoint"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged, or no checkpoint: {error}") from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise CheckpointError(f"{path} is damaged, or no checkpoint: {error!r}") from error
+
+
+def _is_archive(path: Path) -> bool:
+    """Return whether a file is torch's archive rather than a plain pickle, as torch wrote before 1.6.
+
+    Raises:
+        CheckpointError: if it is neither.
+    """
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if start != b"PK" and start[:1] != pickle.PROTO:
+        raise CheckpointError(f"{path} is damaged, or no checkpoint: it begins with {start!r}")
+    return start == b"PK"

@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
@@ -91,6 +92,14 @@ class Runner(mmengine.runner.Runner):
         """Test; the weights have to fit the model exactly."""
         self._testing = True
         return super().test()
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the training loop; where its config has no type, ``by_epoch`` decides between our two loops."""
+        if isinstance(loop, dict) and "type" not in loop:
+            options = dict(loop)
+            by_epoch = options.pop("by_epoch", True)
+            loop = dict(type="EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop", **options)
+        return super().build_train_loop(loop)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model for distributed training; on a CPU without device ids, which DDP refuses there."""

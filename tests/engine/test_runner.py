@@ -8,69 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.model import BaseModel
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from sparse3d.clock import OneCycleByProgress
-from sparse3d.engine import AmpOptimWrapper, Runner, build_runner
+from sparse3d.engine import AmpOptimWrapper
 from sparse3d.engine.files import PARTIAL_SUFFIX
-from sparse3d.registry import DATASETS, MODELS
 
-
-@DATASETS.register_module()
-class ToyLine(Dataset):
-    """Points of a line."""
-
-    metainfo = {"classes": ["line"]}
-
-    def __len__(self) -> int:
-        return 16
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        x = torch.tensor([index / 16])
-        return {"x": x, "y": 3 * x + 1}
-
-
-@MODELS.register_module()
-class ToyModel(BaseModel):
-    """y = w x + b."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(1, 1)
-        self.seen: torch.dtype | None = None
-
-    def forward(self, x: Tensor, y: Tensor, mode: str = "tensor") -> dict[str, Tensor]:
-        out = self.linear(torch.stack(list(x)))
-        self.seen = out.dtype
-        return {"loss_line": (out.float() - torch.stack(list(y))).square().mean()}
-
-
-def toy_config(max_epochs: int = 4, **changes: object) -> Config:
-    config = dict(
-        default_scope="sparse3d",
-        model=dict(type="ToyModel"),
-        train_dataloader=dict(
-            dataset=dict(type="ToyLine"),
-            batch_size=4,
-            num_workers=0,
-            sampler=dict(type="DefaultSampler", shuffle=True),
-        ),
-        train_cfg=dict(by_epoch=True, max_epochs=max_epochs),
-        optim_wrapper=dict(optimizer=dict(type="Adam", lr=0.1), clip_grad=dict(max_norm=1.0)),
-        default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1)),
-        log_level="ERROR",
-        randomness=dict(seed=1),
-    )
-    return Config({**config, **changes})
-
-
-def train(folder: Path, *, amp: bool = False, **changes: object) -> Runner:
-    runner = build_runner(toy_config(**changes), work_dir=str(folder), amp=amp)
-    runner.train()
-    return runner
+from .toy import train
 
 
 def test_checkpoint_holds_nothing_but_plain_data(tmp_path: Path) -> None:
@@ -140,7 +83,7 @@ def test_one_cycle_rises_to_its_peak_and_falls() -> None:
 DISTRIBUTED = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
-from tests.test_engine import toy_config
+from tests.engine.toy import toy_config
 from sparse3d.engine import build_runner
 runner = build_runner(toy_config(max_epochs=1), work_dir=sys.argv[2], launcher="pytorch")
 runner.train()
@@ -156,7 +99,7 @@ torch.distributed.destroy_process_group()
 def test_two_processes_train_on_a_cpu(tmp_path: Path, python: str) -> None:
     script = tmp_path / "distributed.py"
     script.write_text(DISTRIBUTED)
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parent.parent.parent)
     command = [
         python,
         "-m",
