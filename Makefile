@@ -28,7 +28,7 @@ demo: install $(DEMO_DATA)
 
 $(DEMO_DATA): | install
 	$(BIN)/python tools/create_data.py synthetic --root data/synthetic --force \
-		--scenes 160 --val-scenes 40 --frames 2 --sweeps 2 --image-scale 0.25
+		--scenes 160 --val-scenes 40 --frames 2 --sweeps 1 --image-scale 0.25
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto

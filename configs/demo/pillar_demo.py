@@ -4,7 +4,7 @@ _base_ = ["../_base_/datasets/nuscenes_lidar.py", "../_base_/runtime.py"]
 data_root = "data/synthetic"
 grid = dict(point_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], voxel_size=[0.4, 0.4, 8.0], stride=2)
 
-load_points = dict(type="LoadPoints", sweeps=2)
+load_points = dict(type="LoadPoints", sweeps=1)
 train_pipeline = [
     "$load_points",
     dict(type="LoadAnnotations", class_names="$class_names", min_points=1),
@@ -53,7 +53,7 @@ model = dict(
         loss_weights=dict(box=0.25),
         targets=dict(min_radius=1, box_radius=1),
         smooth_codes=dict(vel=5.0),
-        code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 1.0, 1.0],
         decoder=dict(
             center_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0],
             top_k=300,
