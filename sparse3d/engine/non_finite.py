@@ -84,7 +84,11 @@ class NonFiniteHook(Hook):
                 self._stop(runner, f"the output of {name} is not finite")
         values = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
         if values and not _all_finite(values.values()):
-            bad = [f"{name} = {float(value.sum()):g}" for name, value in values.items() if not value.isfinite().all()]
+            bad = [
+                f"{name} = {float(value.detach().sum()):g}"
+                for name, value in values.items()
+                if not value.isfinite().all()
+            ]
             self._stop(runner, ", ".join(bad), search=True)
 
     def _check_gradients(self, runner: Runner, model: nn.Module) -> None:

@@ -71,7 +71,7 @@ def test_objects_are_refused_unless_trusted(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "empty.pth").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="there is no checkpoint .*missing.pth"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint .*missing\.pth"):
         read_checkpoint(tmp_path / "missing.pth")
     for name in ("text.pth", "empty.pth"):
         with pytest.raises(CheckpointError, match=name):
