@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse3d.engine import NonFiniteError, build_runner
+from sparse3d.engine import NonFiniteError, NonFiniteHook, build_runner
 from sparse3d.registry import MODELS
 
 from .toy import ToyModel, toy_config
@@ -85,4 +85,4 @@ def test_a_sound_training_is_left_alone(tmp_path: Path) -> None:
 
 def test_intervals_are_positive() -> None:
     with pytest.raises(ValueError, match="activation_interval"):
-        build_runner(toy_config(custom_hooks=[dict(type="NonFiniteHook", activation_interval=0)]), work_dir="unused")
+        NonFiniteHook(activation_interval=0)
