@@ -45,6 +45,7 @@ EXTRAS["dev"] = [
     "hypothesis>=6.100",
     "ruff>=0.6",
     "mypy>=1.10",
+    "tensorboard>=2.15",
 ]
 
 setup(

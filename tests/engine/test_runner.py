@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -35,6 +36,15 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     assert torch.equal(resumed.model.linear.weight, whole.model.linear.weight)
     histories = [runner.message_hub.get_scalar("train/loss").data[0] for runner in (whole, resumed)]
     assert histories[0].tolist() == histories[1].tolist()
+
+
+def test_logs_are_json_lines_and_tensorboard_events(tmp_path: Path) -> None:
+    backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+    logger = dict(logger=dict(type="LoggerHook", interval=1))
+    train(tmp_path, max_epochs=1, visualizer=dict(type="Visualizer", vis_backends=backends), default_hooks=logger)
+    lines = next(tmp_path.glob("*/vis_data/scalars.json")).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert next(tmp_path.glob("*/vis_data/events.out.tfevents.*")).stat().st_size > 0
 
 
 def test_runners_of_the_same_second_do_not_share_state(tmp_path: Path) -> None:
