@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
+from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file
 
 PARTIAL_SUFFIX = ".partial"
@@ -58,27 +61,44 @@ def verify_checkpoint(path: str | os.PathLike) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # what a damaged archive makes of itself can be anything
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if damaged is not None:
         raise CheckpointError(f"{path} is damaged: the checksum of its record {damaged!r} does not match")
 
 
 def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
-    """Return the newest whole checkpoint in a work directory, None if there is none; damaged ones are named."""
-    for path in _newest_first(Path(folder)):
+    """Return the whole checkpoint in a work directory that has seen most iterations, None if there is none.
+
+    Damaged ones are named. Files that hold weights alone, such as ``best_*.pth``, are no place to resume from and do
+    not count.
+    """
+    for path in _most_trained_first(Path(folder)):
         try:
             verify_checkpoint(path)
         except CheckpointError as error:
-            print_log(f"{error}; it is passed over", logger="current", level=logging.WARNING)
+            _pass_over(error)
         else:
             return path
     return None
 
 
-def _newest_first(folder: Path) -> Iterator[Path]:
-    paths = [path for path in folder.glob("*.pth") if path.is_file()]
-    return iter(sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True))
+def _most_trained_first(folder: Path) -> list[Path]:
+    """Sort by the iterations that checkpoints say they have seen: times of files do not survive copying."""
+    seen = {}
+    for path in folder.glob("*.pth"):
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # what a damaged file makes of itself can be anything
+            _pass_over(f"{path} cannot be read: {error}")
+            continue
+        if isinstance(checkpoint, dict) and {"meta", "optimizer"} <= checkpoint.keys():
+            seen[path] = (checkpoint["meta"]["iter"], path.stat().st_mtime_ns)
+    return sorted(seen, key=lambda path: seen[path], reverse=True)
+
+
+def _pass_over(reason: object) -> None:
+    print_log(f"{reason}; it is passed over", logger="current", level=logging.WARNING)
 
 
 def read_checkpoint(
@@ -123,3 +143,20 @@ def _is_archive(path: Path) -> bool:
     if start != b"PK" and start[:1] != pickle.PROTO:
         raise CheckpointError(f"{path} is damaged, or no checkpoint: it begins with {start!r}")
     return start == b"PK"
+
+
+@CheckpointLoader.register_scheme(prefixes="", force=True)
+def _load_local(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read what mmengine loads by itself, such as ``init_cfg``, as carefully as everything else."""
+    return read_checkpoint(os.path.expanduser(filename), map_location or "cpu")
+
+
+@CheckpointLoader.register_scheme(prefixes=("http://", "https://"), force=True)
+def _load_url(filename: str, map_location: Any = "cpu") -> dict[str, Any]:
+    """Download into torch's cache; mmengine would run the code in it."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(filename).path).name
+    if get_rank() == 0 and not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(filename, str(path))
+    barrier()
+    return read_checkpoint(path, map_location or "cpu")

@@ -1,14 +1,16 @@
 """Stops training at the first loss, activation or gradient that is not finite, and says where it came from.
 
-Losses and gradients are looked at in every iteration, before the optimizer steps, so the weights stay as they were.
-Looking at every module's output costs a pass over all activations, so it happens at intervals, and whenever a loss or
-a gradient is bad: the iteration is then repeated with the same chance, and the first module with a bad output is named.
+Each module's output, the losses among them, and each parameter's gradient are summed as they appear: a sum is finite
+only if all that went into it is. The sums stay on the device; they are looked at once after the forward and once after
+the backward pass, so what a healthy iteration pays is one more pass over its activations. As modules finish in the
+order of computation, the first bad sum is that of the module where it began; gradients appear in the opposite order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..registry import HOOKS
-from .loops import seed_iteration
+from .files import writing_whole
 
 
 class NonFiniteError(RuntimeError):
@@ -28,140 +30,127 @@ class NonFiniteError(RuntimeError):
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Stop at the first number that is not finite.
+    """Stop at the first number that is not finite; the optimizer does not step on it, and the batch is saved.
 
-    Args:
-        activation_interval: look at every module's output each so many iterations.
+    With float16 the scaler of the loss expects infinite gradients now and then and skips their steps by itself, so
+    gradients are not looked at there.
 
     Raises:
-        NonFiniteError: during training; the batch is saved in the work directory.
+        NonFiniteError: during training; the batch and the weights are saved in the work directory.
     """
 
     priority = "VERY_HIGH"
 
-    def __init__(self, activation_interval: int = 50) -> None:
-        if activation_interval < 1:
-            raise ValueError(f"NonFiniteHook: activation_interval must be at least 1, got {activation_interval}")
-        self.activation_interval = activation_interval
-        self._batch: Any = None
+    def __init__(self) -> None:
+        self._sums: list[tuple[str, Tensor]] = []
+        self._batch: Any = None  # of the iteration that runs, None between iterations
+        self._handles: list[Any] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Watch what the model returns and what the optimizer is about to apply."""
+        """Watch the outputs of the modules, the gradients of the parameters, and what the optimizer will apply."""
         model = _unwrapped(runner.model)
-
-        def check_losses(module: nn.Module, arguments: Any, output: Any) -> None:
-            if module.training and isinstance(output, Mapping):
-                self._check_losses(runner, output)
-
-        def check_gradients(optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
-            self._check_gradients(runner, model)
-
         self._handles = [
-            model.register_forward_hook(check_losses),
-            runner.optim_wrapper.optimizer.register_step_pre_hook(check_gradients),
+            module.register_forward_hook(partial(self._see_output, f"the output of {name} ({type(module).__name__})"))
+            for name, module in _watchable_modules(model)
         ]
+        self._handles.append(model.register_forward_hook(partial(self._see_losses, runner)))
+        scaler = getattr(runner.optim_wrapper, "scaler", None)
+        if scaler is None or not scaler.is_enabled():
+            self._handles += [
+                parameter.register_post_accumulate_grad_hook(partial(self._see_gradient, f"the gradient of {name}"))
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad
+            ]
+        self._handles.append(runner.optim_wrapper.optimizer.register_step_pre_hook(partial(self._before_step, runner)))
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Begin to watch an iteration."""
+        self._batch = data_batch
+        self._sums.clear()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Look at the gradients of an iteration in which the optimizer did not step."""
+        self._check(runner)
+        self._batch = None
 
     def after_train(self, runner: Runner) -> None:
         """Stop watching."""
         for handle in self._handles:
             handle.remove()
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Remember the batch; at the intervals, watch every module of the coming forward pass."""
-        self._batch = data_batch
-        if runner.iter % self.activation_interval == 0:
-            self._watch = _Watch(_unwrapped(runner.model))
+    def _see_output(self, name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+        if self._batch is not None:
+            self._sums += [(f"{name}, {list(each.shape)}", _sum(each)) for each in _float_tensors(output)]
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Forget the batch."""
-        self._batch = None
+    def _see_losses(self, runner: Runner, model: nn.Module, arguments: Any, losses: Any) -> None:
+        if self._batch is not None and isinstance(losses, Mapping):
+            for name, value in losses.items():
+                self._sums += [(name, _sum(each)) for each in _float_tensors(value)]
+            self._check(runner)
 
-    def _check_losses(self, runner: Runner, losses: Mapping[str, Any]) -> None:
-        watch, self._watch = getattr(self, "_watch", None), None
-        if watch is not None:
-            watch.close()
-            if name := watch.first_bad():
-                self._stop(runner, f"the output of {name} is not finite")
-        values = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
-        if values and not _all_finite(values.values()):
-            bad = [
-                f"{name} = {float(value.detach().sum()):g}"
-                for name, value in values.items()
-                if not value.isfinite().all()
+    def _see_gradient(self, name: str, parameter: Tensor) -> None:
+        if self._batch is not None:
+            self._sums.append((name, _sum(parameter.grad)))
+
+    def _before_step(self, runner: Runner, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
+        self._check(runner)
+        if runner.distributed:  # another process may have had the bad sample
+            groups = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            self._sums = [
+                ("a gradient of another process", _sum(each.grad)) for each in groups if each.grad is not None
             ]
-            self._stop(runner, ", ".join(bad), search=True)
+            self._check(runner)
 
-    def _check_gradients(self, runner: Runner, model: nn.Module) -> None:
-        gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
-        if gradients and not _all_finite(gradients.values()):
-            bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-            shown = ", ".join(bad[-3:]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-            self._stop(runner, f"the gradient of {shown} is not finite", search=True)
+    def _check(self, runner: Runner) -> None:
+        """Stop if one of the sums is not finite, and forget them."""
+        names, sums = [name for name, _ in self._sums], [value for _, value in self._sums]
+        self._sums = []
+        if not sums:
+            return
+        bad = (~torch.stack([value.to(sums[-1].device) for value in sums]).isfinite()).nonzero()
+        if len(bad):
+            self._stop(runner, f"{names[int(bad[0])]} is not finite ({sums[int(bad[0])].item():g})")
 
-    def _stop(self, runner: Runner, what: str, *, search: bool = False) -> None:
+    def _stop(self, runner: Runner, what: str) -> None:
         batch, self._batch = self._batch, None
-        if search and (name := _first_bad_module(runner, batch)):
-            what += f"; the first output that is not finite is that of {name}"
-        path = Path(runner.work_dir) / f"non_finite_iter_{runner.iter}.pt"
-        torch.save(batch, path)
+        path = Path(runner.work_dir) / f"non_finite_iter_{runner.iter}_rank_{runner.rank}.pt"
+        saved = {"batch": batch, "state_dict": _unwrapped(runner.model).state_dict(), "seed": runner.seed}
+        with writing_whole(path) as partial_path:
+            torch.save(saved, partial_path)
         raise NonFiniteError(
-            f"iteration {runner.iter}: {what}. Samples: {', '.join(_names(batch))}. The optimizer has not stepped; the "
-            f"batch is saved as {path} (torch.load(..., weights_only=False))"
+            f"iteration {runner.iter}: {what}. Samples: {', '.join(_names(batch))}. The optimizer has not stepped; "
+            f"batch and weights are saved as {path} (torch.load(..., weights_only=False))"
         )
 
 
-class _Watch:
-    """Remembers, without waiting for the device, whether each module's output is finite."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.names: list[str] = []
-        self.flags: list[Tensor] = []
-        self._handles = [
-            module.register_forward_hook(self._recorder(name))
-            for name, module in model.named_modules()
-            if not any(True for _ in module.children())
-        ]
-
-    def _recorder(self, name: str) -> Any:
-        def record(module: nn.Module, arguments: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point():
-                self.names.append(f"{name} ({type(module).__name__}, {list(output.shape)})")
-                self.flags.append(output.detach().isfinite().all())
-
-        return record
-
-    def close(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def first_bad(self) -> str | None:
-        if not self.flags:
-            return None
-        bad = (~torch.stack(self.flags)).nonzero()
-        return self.names[int(bad[0])] if len(bad) else None
+def _watchable_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules inside a model, without those that ``torch.compile`` dissolved."""
+    compiled = {
+        inner for module in model.modules() if module._compiled_call_impl is not None for inner in module.modules()
+    }
+    return [(name, module) for name, module in model.named_modules() if name and module not in compiled]
 
 
-def _first_bad_module(runner: Runner, batch: Any) -> str | None:
-    """Repeat the forward pass of this iteration and return the first module whose output is not finite."""
-    model = _unwrapped(runner.model)
-    with _watching(model) as watch, torch.no_grad(), runner.optim_wrapper.optim_context(runner.model):
-        seed_iteration(runner, runner.iter)
-        data = model.data_preprocessor(batch, True)
-        model.forward(**data, mode="loss") if isinstance(data, Mapping) else model.forward(*data, mode="loss")
-    return watch.first_bad()
+def _sum(values: Tensor) -> Tensor:
+    """Sum where finite numbers cannot add up to infinity."""
+    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+    return values.detach().sum(dtype=wide)
 
 
-@contextmanager
-def _watching(model: nn.Module) -> Iterator[_Watch]:
-    watch = _Watch(model)
-    try:
-        yield watch
-    finally:
-        watch.close()
-
-
-def _all_finite(tensors: Any) -> bool:
-    return bool(torch.stack([tensor.detach().isfinite().all() for tensor in tensors]).all())
+def _float_tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the floating-point tensors in what a module returned."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+        return
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif is_dataclass(value):
+        value = [getattr(value, field.name) for field in fields(value)]
+    elif not isinstance(value, (list, tuple)):
+        return
+    for each in value:
+        yield from _float_tensors(each)
 
 
 def _names(batch: Any) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from .files import newest_checkpoint, read_checkpoint, writing_whole
-from .saving import PlainCheckpointHook, collect_gradients, restore_gradients
+from .files import CheckpointError, newest_checkpoint, read_checkpoint, writing_whole
+from .loops import EpochBasedTrainLoop
+from .saving import BATCHES, PlainCheckpointHook, collect_gradients, restore_gradients
 
 
 class Runner(mmengine.runner.Runner):
@@ -65,15 +66,26 @@ class Runner(mmengine.runner.Runner):
             CheckpointError: if the file is missing, damaged or not to be trusted.
         """
         checkpoint = read_checkpoint(filename, map_location, trusted=self.trust_checkpoint)
+        if self._resume:
+            _check_resumable(filename, checkpoint, self.train_loop)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         self._has_loaded = True
         self.logger.info(f"weights from {filename}")
         return _load_checkpoint_to_model(_unwrapped(self.model), checkpoint, strict, revise_keys=list(revise_keys))
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Go on from a checkpoint: weights, optimizer, schedules, logs, and gradients that wait for a step."""
+        """Go on from a checkpoint: weights, optimizer, schedules, logs, and gradients that wait for a step.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged or not to be trusted.
+            ValueError: if the checkpoint's epochs had another number of batches.
+        """
+        drawn = self.seed
         super().resume(filename, *args, **kwargs)
         restore_gradients(_unwrapped(self.model), self.pending_gradients)
+        sampler = getattr(self.train_dataloader.batch_sampler, "sampler", None)
+        if getattr(sampler, "seed", None) == drawn:  # it was built before the checkpoint told the seed of the run
+            sampler.seed = self.seed
 
     def load_or_resume(self) -> None:
         """Resume from the newest whole checkpoint, or from the one that was named; or load its weights."""
@@ -87,6 +99,10 @@ class Runner(mmengine.runner.Runner):
                 self.resume(str(path), map_location="cpu")
         elif self._load_from is not None:
             self.load_checkpoint(self._load_from, strict=self._testing)
+
+    def _maybe_compile(self, target: str) -> None:
+        if not _names_parts(self.cfg):  # parts are compiled by themselves, not inside a compiled step
+            super()._maybe_compile(target)
 
     def test(self) -> dict[str, float]:
         """Test; the weights have to fit the model exactly."""
@@ -130,11 +146,14 @@ def build_runner(
         recompute = ["point_branch.backbone"]            activation checkpointing: computed again in the backward pass
         compile = dict(parts=["head"], backend="inductor")         given to ``torch.compile``; for dense parts
 
+    ``compile`` without ``parts`` is mmengine's and compiles the whole step.
+
     Args:
         config: what ``sparse3d.config.load_config`` returned; completed in place.
         work_dir: folder for checkpoints, logs and pictures.
         launcher: ``"none"``, or ``"pytorch"`` under ``torchrun``, or ``"slurm"``.
-        amp: train and test in mixed precision (bfloat16 unless the config's optimizer wrapper says otherwise).
+        amp: train in mixed precision, bfloat16 unless the config's optimizer wrapper says otherwise; test in autocast's
+            own type, bfloat16 on a CPU and float16 on CUDA.
         deterministic: allow algorithms that repeat their results bit by bit only.
         auto_scale_lr: scale the learning rate by the whole batch size over ``auto_scale_lr.base_batch_size``.
         trust_checkpoint: read checkpoints that hold pickled objects, which can run any code.
@@ -144,8 +163,8 @@ def build_runner(
     """
     config.work_dir = str(work_dir)
     config.launcher = launcher
-    if amp and "optim_wrapper" in config:
-        config.optim_wrapper.type = "AmpOptimWrapper"
+    if amp:
+        _use_mixed_precision(config)
     if deterministic:
         config.randomness = {**config.get("randomness", {}), "deterministic": True}
     if auto_scale_lr:
@@ -154,12 +173,40 @@ def build_runner(
         config.auto_scale_lr.enable = True
     if launcher == "pytorch" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
-    parts = {name: config.pop(name, None) for name in ("recompute", "compile")}
     runner = Runner.from_cfg(config)
     runner.trust_checkpoint = trust_checkpoint
-    _recompute_parts(_unwrapped(runner.model), parts["recompute"] or [])
-    _compile_parts(_unwrapped(runner.model), **(parts["compile"] or {}))
+    _recompute_parts(_unwrapped(runner.model), config.get("recompute") or [])
+    if _names_parts(config):
+        _compile_parts(_unwrapped(runner.model), **config.compile)
     return runner
+
+
+def _use_mixed_precision(config: Config) -> None:
+    if config.get("optim_wrapper"):
+        config.optim_wrapper.type = "AmpOptimWrapper"
+    for name in ("val_cfg", "test_cfg"):
+        if config.get(name):
+            config[name].fp16 = True  # mmengine's word for autocast
+
+
+def _names_parts(config: Config) -> bool:
+    return isinstance(config.get("compile"), Mapping) and "parts" in config.compile
+
+
+def _check_resumable(path: str, checkpoint: Mapping[str, Any], loop: BaseLoop) -> None:
+    """Refuse to go on in the middle of epochs that had another length: nobody could say what was seen."""
+    meta = checkpoint.get("meta", {})
+    if "epoch" not in meta or "optimizer" not in checkpoint:
+        raise CheckpointError(f"{path} holds weights alone: a run can begin with them (load_from), but not resume")
+    if not isinstance(loop, EpochBasedTrainLoop):
+        return
+    ours = len(loop.dataloader)
+    theirs = meta.get(BATCHES, ours)
+    if theirs != ours or not 0 <= meta["iter"] - meta["epoch"] * ours <= ours:
+        raise ValueError(
+            f"{path} is at epoch {meta['epoch']}, iteration {meta['iter']}, with {theirs} batches an epoch, this run "
+            f"has {ours}: resume with the same data and whole batch size, or begin with its weights (load_from)"
+        )
 
 
 def _recompute_parts(model: nn.Module, names: Sequence[str]) -> None:

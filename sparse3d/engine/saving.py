@@ -20,6 +20,7 @@ from ..registry import HOOKS
 from .provenance import provenance
 
 GRADIENTS = "pending_gradients"  # where a checkpoint holds what was accumulated for a step that is still to come
+BATCHES = "batches_per_epoch"
 
 
 @HOOKS.register_module()
@@ -80,7 +81,8 @@ class PlainCheckpointHook(Hook):
         hub = checkpoint["message_hub"]
         hub["log_scalars"] = {name: _history_to_tensors(buffer) for name, buffer in hub["log_scalars"].items()}
         hub["runtime_info"] = {name: _plain(value) for name, value in hub["runtime_info"].items()}
-        checkpoint["meta"] = _plain({**checkpoint["meta"], "provenance": provenance(runner)})
+        about = {"provenance": provenance(runner), BATCHES: len(runner.train_dataloader)}
+        checkpoint["meta"] = _plain({**checkpoint["meta"], **about})
         if runner.pending_gradients:
             checkpoint[GRADIENTS] = runner.pending_gradients
 

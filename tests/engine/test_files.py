@@ -7,6 +7,7 @@ import pickle
 import subprocess
 from pathlib import Path
 
+import mmengine.runner
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,25 +19,25 @@ from tests.conftest import REPOSITORY
 WEIGHTS = {"weight": torch.arange(4096.0)}
 
 
-def save(path: Path, age: float = 0.0) -> Path:
-    torch.save({"state_dict": WEIGHTS}, path)
-    os.utime(path, (1e9 - age, 1e9 - age))
+def save(path: Path) -> Path:
+    """Save what a run could resume from; the name says after how many iterations."""
+    iterations = int(path.stem.rpartition("_")[2])
+    torch.save({"meta": {"iter": iterations}, "optimizer": {}, "state_dict": WEIGHTS}, path)
     return path
 
 
 def test_the_newest_whole_checkpoint_is_found_and_damaged_ones_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = save(tmp_path / "iter_10.pth", age=3)
-    save(tmp_path / "iter_5.pth", age=4)
-    cut = save(tmp_path / "iter_20.pth", age=2)
+    cut = save(tmp_path / "iter_20.pth")
     cut.write_bytes(cut.read_bytes()[:-100])
-    flipped = save(tmp_path / "iter_30.pth", age=1)
+    flipped = save(tmp_path / "iter_30.pth")
     data = bytearray(flipped.read_bytes())
     data[len(data) // 2] ^= 1
     flipped.write_bytes(data)
-    for path, age in ((cut, 2), (flipped, 1)):
-        os.utime(path, (1e9 - age, 1e9 - age))
+    whole = save(tmp_path / "iter_10.pth")
+    save(tmp_path / "iter_9.pth")  # the youngest file is not the one that has seen most
+    torch.save({"meta": {"iter": 50}, "state_dict": WEIGHTS}, tmp_path / "best_mAP_iter_50.pth")
     (tmp_path / f"iter_40.pth{PARTIAL_SUFFIX}").write_bytes(b"half")
     with caplog.at_level("WARNING"):
         assert newest_checkpoint(tmp_path) == whole
@@ -66,6 +67,27 @@ def test_objects_are_refused_unless_trusted(tmp_path: Path, monkeypatch: pytest.
     assert not Path("owned").exists()
     read_checkpoint("foreign.pth", trusted=True)
     assert Path("owned").exists()
+
+
+def test_what_mmengine_loads_by_itself_is_no_less_guarded(tmp_path: Path) -> None:
+    torch.save({"extra": Hostile()}, tmp_path / "foreign.pth")
+    with pytest.raises(CheckpointError, match="--trust-checkpoint"):
+        mmengine.runner.load_checkpoint(torch.nn.Linear(1, 1), str(tmp_path / "foreign.pth"))
+
+
+def test_any_flipped_bit_is_found_or_harmless(tmp_path: Path) -> None:
+    path = save(tmp_path / "iter_1.pth")
+    whole = path.read_bytes()
+    for place in range(7, len(whole), len(whole) // 150):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x90
+        path.write_bytes(damaged)
+        try:
+            found = read_checkpoint(path)
+        except CheckpointError as error:
+            assert path.name in str(error)
+        else:
+            assert torch.equal(found["state_dict"]["weight"], WEIGHTS["weight"])
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:

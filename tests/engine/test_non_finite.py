@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse3d.engine import NonFiniteError, NonFiniteHook, build_runner
+from sparse3d.engine import NonFiniteError, build_runner
 from sparse3d.registry import MODELS
 
-from .toy import ToyModel, toy_config
+from .toy import ToyModel, toy_config, train
 
 
 class Division(torch.nn.Module):
@@ -49,40 +49,39 @@ class BreakingModel(ToyModel):
         return losses
 
 
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [
-        ("loss", r"loss_divided = (-?inf|nan); the first output that is not finite is that of division \(Division"),
-        ("activation", r"the output of division \(Division, \[4, 1\]\) is not finite"),
-        ("gradient", r"the gradient of linear\.weight, linear\.bias is not finite"),
-    ],
-)
-def test_it_is_found_named_and_kept(tmp_path: Path, where: str, message: str) -> None:
-    config = toy_config(
-        model=dict(type="BreakingModel", where=where),
-        custom_hooks=[dict(type="NonFiniteHook", activation_interval=1 if where == "activation" else 1000)],
-    )
+@pytest.mark.parametrize("where", ["loss", "activation", "gradient"])
+def test_it_is_found_where_it_began_and_kept(tmp_path: Path, where: str) -> None:
+    began = {
+        "loss": r"the output of division \(Division\), \[4, 1\] is not finite",
+        "activation": r"the output of division \(Division\), \[4, 1\] is not finite",
+        "gradient": r"the gradient of linear\.(weight|bias) is not finite",
+    }
+    config = toy_config(model=dict(type="BreakingModel", where=where), custom_hooks=[dict(type="NonFiniteHook")])
     runner = build_runner(config, work_dir=tmp_path)
-    before = runner.model.linear.weight.detach().clone()
-    with pytest.raises(NonFiniteError, match=message):
+    with pytest.raises(NonFiniteError, match=began[where]):
         runner.train()
-    saved = next(tmp_path.glob("non_finite_iter_*.pt"))
-    batch = torch.load(saved, weights_only=False)
-    assert any(float(x) == 0 for x in batch["x"])
-    if runner.iter == 0:
-        assert torch.equal(runner.model.linear.weight, before)
+    saved = torch.load(next(tmp_path.glob("non_finite_iter_*_rank_0.pt")), weights_only=False)
+    assert any(float(x) == 0 for x in saved["batch"]["x"])
+    assert torch.equal(saved["state_dict"]["linear.weight"], runner.model.linear.weight)
     assert torch.isfinite(runner.model.linear.weight).all()
 
 
-def test_a_sound_training_is_left_alone(tmp_path: Path) -> None:
-    config = toy_config(max_epochs=1, custom_hooks=[dict(type="NonFiniteHook", activation_interval=1)])
+def test_a_bad_gradient_is_found_in_its_own_iteration_however_long_gradients_are_accumulated(tmp_path: Path) -> None:
+    config = toy_config(
+        model=dict(type="BreakingModel", where="gradient"),
+        custom_hooks=[dict(type="NonFiniteHook")],
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1), accumulative_counts=100, clip_grad=dict(max_norm=1.0)),
+    )
     runner = build_runner(config, work_dir=tmp_path)
-    runner.train()
-    assert runner.iter == 4
-    assert not list(tmp_path.glob("non_finite*"))
-    assert not runner.model._forward_hooks and not runner.model.linear._forward_hooks
+    with pytest.raises(NonFiniteError, match=r"iteration \d: the gradient"):
+        runner.train()
+    saved = torch.load(tmp_path / f"non_finite_iter_{runner.iter}_rank_0.pt", weights_only=False)
+    assert any(float(x) == 0 for x in saved["batch"]["x"])
 
 
-def test_intervals_are_positive() -> None:
-    with pytest.raises(ValueError, match="activation_interval"):
-        NonFiniteHook(activation_interval=0)
+def test_a_sound_training_is_left_alone(tmp_path: Path) -> None:
+    watched = train(tmp_path / "watched", max_epochs=1, custom_hooks=[dict(type="NonFiniteHook")])
+    plain = train(tmp_path / "plain", max_epochs=1)
+    assert torch.equal(watched.model.linear.weight, plain.model.linear.weight)
+    assert not list(tmp_path.rglob("non_finite*"))
+    assert not watched.model._forward_hooks and not watched.model.linear._forward_hooks

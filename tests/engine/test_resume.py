@@ -61,6 +61,32 @@ def test_a_damaged_checkpoint_is_passed_over_on_resuming(tmp_path: Path) -> None
     assert history(resumed) == history(whole)
 
 
+def test_a_seed_that_was_drawn_goes_on_too(tmp_path: Path) -> None:
+    changes = dict(default_hooks=EVERY, randomness=dict(seed=None))
+    whole = train(tmp_path, **changes)
+    for path in tmp_path.glob("iter_*.pth"):
+        if int(path.stem.partition("_")[2]) > 6:
+            path.unlink()
+    resumed = train(tmp_path, resume=True, **changes)
+    assert history(resumed) == history(whole)
+
+
+def test_epochs_of_another_length_are_refused(tmp_path: Path) -> None:
+    train(tmp_path)
+    loader = {**toy_config().train_dataloader, "batch_size": 2}
+    with pytest.raises(ValueError, match=r"epoch_4\.pth .*4 batches an epoch, this run has 8"):
+        train(tmp_path, train_dataloader=loader, resume=True)
+
+
+def test_weights_alone_are_no_place_to_resume_from(tmp_path: Path) -> None:
+    train(tmp_path)
+    weights = read_checkpoint(tmp_path / "epoch_4.pth")
+    del weights["optimizer"]
+    torch.save(weights, tmp_path / "best.pth")
+    with pytest.raises(CheckpointError, match=r"best\.pth holds weights alone"):
+        train(tmp_path, resume=True, load_from=str(tmp_path / "best.pth"))
+
+
 def test_resuming_from_nothing_begins(tmp_path: Path) -> None:
     assert train(tmp_path, resume=True).iter == 16
 
