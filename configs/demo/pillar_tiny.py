@@ -14,7 +14,7 @@ optim_wrapper = dict(accumulative_counts=2)
 param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=12)]
 custom_hooks = [
     dict(type="ProgressHook"),
-    dict(type="NonFiniteHook", activation_interval=1),
+    dict(type="NonFiniteHook"),
     dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=0.01),
 ]
 # In the middle of epochs, and in the middle of the accumulation of gradients.
