@@ -126,13 +126,20 @@ class FrameIndex(Sequence[Frame]):
 
     def objects(self) -> ObjectColumns:
         """Return the annotated objects of all frames, column by column; no frame is decoded."""
-        columns = ("annotations.categories", "annotations.num_lidar_points")
-        table = pa.Table.from_batches((batch.select(columns) for batch in read_batches(self._reader)), _part(columns))
-        categories, points = (table[name] for name in columns)
+        categories, points = self._columns("annotations.categories", "annotations.num_lidar_points")
         counts = pc.fill_null(pc.list_value_length(categories), 0).to_numpy()
         return ObjectColumns.encode(
             pc.list_flatten(categories), pc.list_flatten(points).to_numpy(), np.repeat(np.arange(len(self)), counts)
         )
+
+    def scenes_and_timestamps(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scene's name ``[F]`` and the timestamp ``[F]`` int64 of each frame; no frame is decoded."""
+        scenes, timestamps = self._columns("scene", "timestamp")
+        return scenes.to_numpy().astype(str), timestamps.to_numpy()
+
+    def _columns(self, *names: str) -> list[pa.ChunkedArray]:
+        table = pa.Table.from_batches((batch.select(names) for batch in read_batches(self._reader)), _part(names))
+        return [table[name] for name in names]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the two paths: a process that receives an index maps the file by itself."""

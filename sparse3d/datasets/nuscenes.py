@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ..registry import DATASETS
 from ..structures import Frame, Sample
+from .history import History
 from .index import FrameIndex
 from .infos import read_mmdet3d_infos
 from .nuscenes_schema import DETECTION_CLASSES
@@ -45,6 +46,7 @@ class NuScenesDataset(Dataset):
         indices: take the first so many frames, or those at these positions.
         class_balanced: draw frames so that all classes are shown about equally often (CBGS); which ones depends on
             ``seed``. Objects without a LiDAR point do not count.
+        past: for each frame, also take the frames that were recorded about these times before it, in seconds.
         skip_bad: where a sample cannot be loaded, return the next one that can, and say so in its ``skipped``.
 
     Raises:
@@ -63,6 +65,7 @@ class NuScenesDataset(Dataset):
         seed: int = 0,
         indices: int | Sequence[int] | None = None,
         class_balanced: bool = False,
+        past: Sequence[float] = (),
         skip_bad: bool = False,
     ) -> None:
         if seed < 0:
@@ -72,6 +75,7 @@ class NuScenesDataset(Dataset):
         if class_balanced:
             shows = shown_classes(self.frames, class_names, min_points=1)[self.positions]
             self.positions = self.positions[class_balanced_rows(shows, np.random.default_rng(seed))]
+        self.history = History(self.frames, past) if past else None
         self.metainfo = {"dataset_type": "nuscenes", "classes": tuple(class_names)}
         self.pipeline = build_pipeline(pipeline)
         self.min_points = min_points
@@ -95,8 +99,14 @@ class NuScenesDataset(Dataset):
         """Return the index record of sample ``item``."""
         return self.frames[int(self.positions[item])]
 
+    def past(self, item: int) -> tuple[Frame, ...]:
+        """Return the index records of the earlier frames that belong to sample ``item``, the latest first."""
+        if self.history is None:
+            return ()
+        return tuple(self.frames[row] for row in self.history.rows(int(self.positions[item])))
+
     def _load(self, draw: Draw) -> Sample:
-        sample, rng = Sample.from_frame(self.frame(draw), draw.epoch), self._generator(draw)
+        sample, rng = Sample.from_frame(self.frame(draw), draw.epoch, self.past(draw)), self._generator(draw)
         for transform in self.pipeline:
             sample = _apply(transform, sample, rng)
         return self._without_sparse_boxes(sample)

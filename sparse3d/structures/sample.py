@@ -27,13 +27,14 @@ class Sample(BaseDataElement):
         frame: the ``Frame`` of the index.
         lidar_aug: 4x4 float64 array, LiDAR coordinates as recorded -> coordinates of ``points``.
         epoch: the epoch that the sample was loaded for, from 0.
+        past: earlier frames of the scene that the network sees too, the latest first.
         skipped: what was wrong with the samples that this one stands in for; empty where it is the one asked for.
     """
 
     @classmethod
-    def from_frame(cls, frame: Frame, epoch: int = 0) -> Sample:
-        """Start a sample from its index record."""
-        return cls(metainfo={"frame": frame, "lidar_aug": np.eye(4), "epoch": epoch, "skipped": ()})
+    def from_frame(cls, frame: Frame, epoch: int = 0, past: tuple[Frame, ...] = ()) -> Sample:
+        """Start a sample from its index record, and from those of earlier frames."""
+        return cls(metainfo={"frame": frame, "past": past, "lidar_aug": np.eye(4), "epoch": epoch, "skipped": ()})
 
     def replace(self, **fields: Any) -> Sample:
         """Return a shallow copy with some data or metainfo fields replaced; ``self`` stays as it is."""

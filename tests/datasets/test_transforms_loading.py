@@ -252,7 +252,7 @@ def test_refused_images(tmp_path: Path, frames: list[Frame]) -> None:
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(ValueError, match="no readable image"):
         load(path=str(tmp_path / "text.jpg"))
-    with pytest.raises(ValueError, match="the frame has no camera"):
+    with pytest.raises(ValueError, match=r"frame .* has no camera"):
         LoadCameras()(Sample.from_frame(replace(frames[0], cameras=())), RNG)
 
 

@@ -3,11 +3,23 @@
 from .compose import Compose, UntilEpoch, build_pipeline, build_transform
 from .geometry import RandomFlip, RandomRotate, RandomScale, RandomTranslate, move_boxes, move_world
 from .gt_paste import PasteGroundTruth
+from .images import (
+    CropImages,
+    DistortColours,
+    FlipImages,
+    ResizeImages,
+    RotateImages,
+    move_images,
+    warp_image,
+)
 from .loading import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, frame_cameras, read_points
 from .selection import RangeFilter, ShufflePoints, select_instances
 
 __all__ = [
     "Compose",
+    "CropImages",
+    "DistortColours",
+    "FlipImages",
     "LoadAnnotations",
     "LoadCameras",
     "LoadImages",
@@ -18,13 +30,17 @@ __all__ = [
     "RandomScale",
     "RandomTranslate",
     "RangeFilter",
+    "ResizeImages",
+    "RotateImages",
     "ShufflePoints",
     "UntilEpoch",
     "build_pipeline",
     "build_transform",
     "frame_cameras",
     "move_boxes",
+    "move_images",
     "move_world",
     "read_points",
     "select_instances",
+    "warp_image",
 ]

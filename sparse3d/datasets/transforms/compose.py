@@ -1,4 +1,7 @@
-"""Transforms one after the other. Neighbouring movements of the world become one: points are touched once for all."""
+"""Transforms one after the other.
+
+Neighbouring movements of the world become one, and so do those of the images: data are touched once for all.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 from ...registry import TRANSFORMS
 from ...structures import Sample
 from .geometry import WorldMove, WorldMoves
+from .images import ImageMove, ImageMoves
 
 Transform: TypeAlias = Callable[[Sample, np.random.Generator], Sample]
 
@@ -54,17 +58,24 @@ class UntilEpoch(Compose):
 
 
 def build_pipeline(transforms: Sequence[Mapping[str, Any] | Transform]) -> list[Transform]:
-    """Build transforms, and let each run of movements of the world be one; it draws what its members would have drawn.
+    """Build transforms, and let each run of movements be one; it draws what its members would have drawn.
 
     Raises:
         TypeError: if one is neither a callable nor a dict.
     """
     built = [build_transform(transform) for transform in transforms]
     pipeline: list[Transform] = []
-    for moves, run in groupby(built, lambda transform: isinstance(transform, WorldMove)):
+    for combined, run in groupby(built, _combined):
         members = list(run)
-        pipeline += [WorldMoves(members)] if moves and len(members) > 1 else members
+        pipeline += [combined(members)] if combined and len(members) > 1 else members
     return pipeline
+
+
+def _combined(transform: Transform) -> type[WorldMoves] | type[ImageMoves] | None:
+    """Return what several transforms of this kind become."""
+    if isinstance(transform, WorldMove):
+        return WorldMoves
+    return ImageMoves if isinstance(transform, ImageMove) else None
 
 
 def build_transform(transform: Mapping[str, Any] | Transform) -> Transform:

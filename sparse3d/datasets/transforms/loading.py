@@ -204,16 +204,19 @@ def _check_boxes(annotations: Annotations, wanted: np.ndarray) -> None:
 
 @TRANSFORMS.register_module()
 class LoadCameras:
-    """Set ``cameras`` from the frame's calibration, without reading an image.
+    """Set ``cameras`` from the calibration of the frame and of its past frames, without reading an image.
+
+    Cameras of past frames follow those of the frame, time after time. Their ``lidar2cam`` takes points of the present
+    LiDAR frame: the vehicle's own motion is in it.
 
     Raises:
-        ValueError: if the frame has no camera, or a camera no calibration.
+        ValueError: if a frame has no camera, or a camera no calibration.
     """
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with ``cameras``."""
         require_unmoved(sample, type(self).__name__)
-        return sample.replace(cameras=frame_cameras(sample.frame))
+        return sample.replace(cameras=frame_cameras(sample.frame, sample.get("past", ())))
 
 
 @TRANSFORMS.register_module()
@@ -227,25 +230,39 @@ class LoadImages(LoadCameras):
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with ``images`` and ``cameras``."""
-        images = [torch.from_numpy(_read_image(camera)) for camera in sample.frame.cameras]
+        frames = (sample.frame, *sample.get("past", ()))
+        images = [torch.from_numpy(_read_image(camera)) for frame in frames for camera in frame.cameras]
         same_size = len({image.shape for image in images}) == 1
         return super().__call__(sample, rng).replace(images=torch.stack(images) if same_size else images)
 
 
-def frame_cameras(frame: Frame) -> Cameras:
-    """Return the cameras of a frame as recorded; their timestamps are relative to its LiDAR, in seconds."""
-    cameras = frame.cameras
-    if not cameras:
-        raise ValueError("the frame has no camera")
-    for camera in cameras:
-        _check_calibration(camera)
+def frame_cameras(frame: Frame, past: Sequence[Frame] = ()) -> Cameras:
+    """Return the cameras of a frame, then those of past frames, as recorded.
+
+    ``lidar2cam`` is from the LiDAR frame of ``frame``; timestamps are relative to its LiDAR, in seconds.
+    """
+    seen = [(camera, _to_lidar_of(each, frame)) for each in (frame, *past) for camera in _cameras_of(each)]
+    cameras = [camera for camera, _ in seen]
     return Cameras.create(
         names=[camera.name for camera in cameras],
         intrinsics=torch.from_numpy(np.stack([camera.intrinsic for camera in cameras])),
-        lidar2cam=torch.from_numpy(np.stack([camera.lidar2cam for camera in cameras])),
+        lidar2cam=torch.from_numpy(np.stack([camera.lidar2cam @ moved for camera, moved in seen])),
         image_sizes=torch.tensor([(camera.height, camera.width) for camera in cameras]),
         timestamps=torch.tensor([camera.timestamp - frame.lidar.timestamp for camera in cameras]).double() * 1e-6,
     )
+
+
+def _cameras_of(frame: Frame) -> tuple[CameraImage, ...]:
+    if not frame.cameras:
+        raise ValueError(f"frame {frame.token} has no camera")
+    for camera in frame.cameras:
+        _check_calibration(camera)
+    return frame.cameras
+
+
+def _to_lidar_of(other: Frame, frame: Frame) -> np.ndarray:
+    """Return 4x4, LiDAR of ``frame`` -> LiDAR of ``other``."""
+    return np.eye(4) if other is frame else np.linalg.inv(other.lidar2global) @ frame.lidar2global
 
 
 def _check_calibration(camera: CameraImage) -> None:
