@@ -44,12 +44,23 @@ def writing_whole(path: Path) -> Iterator[Path]:
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {path}: {error}. Earlier checkpoints are whole; make room and go on with --resume"
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a new name outlast a power cut; only POSIX opens folders."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def verify_checkpoint(path: str | os.PathLike) -> None:

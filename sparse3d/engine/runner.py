@@ -82,7 +82,9 @@ class Runner(mmengine.runner.Runner):
         """
         drawn = self.seed
         super().resume(filename, *args, **kwargs)
-        restore_gradients(_unwrapped(self.model), self.pending_gradients)
+        if self.pending_gradients:
+            restore_gradients(_unwrapped(self.model), self.pending_gradients)
+            self.logger.info("accumulated gradients are restored; mmengine's warning that they are lost does not apply")
         sampler = getattr(self.train_dataloader.batch_sampler, "sampler", None)
         if getattr(sampler, "seed", None) == drawn:  # it was built before the checkpoint told the seed of the run
             sampler.seed = self.seed
