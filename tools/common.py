@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from sparse3d.config import load_config
+from sparse3d.engine import CheckpointError, NonFiniteError
 
 CFG_OPTIONS_HELP = (
     "overrides of the config as key=value, e.g. grid.voxel_size=[0.6,0.6,8] or train_dataloader.batch_size=4; "
@@ -67,3 +71,16 @@ def read_config(arguments: argparse.Namespace) -> Config:
 def work_dir(arguments: argparse.Namespace) -> Path:
     """Return the folder for results."""
     return arguments.work_dir or Path("work_dirs") / arguments.config.stem
+
+
+@contextmanager
+def plain_errors(tool: str) -> Iterator[None]:
+    """End with one line, and status 1, where the message says all there is to know."""
+    try:
+        yield
+    except (CheckpointError, NonFiniteError) as error:
+        raise SystemExit(f"{tool}: {error}") from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SystemExit(f"{tool}: {error}. Checkpoints are whole; make room and go on with --resume") from None

@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from common import add_config, add_run, add_skip_bad, add_trust, read_config, skip_bad, work_dir
+from common import add_config, add_run, add_skip_bad, add_trust, plain_errors, read_config, skip_bad, work_dir
 
 from sparse3d.engine import build_runner, newest_checkpoint
 
@@ -56,7 +56,8 @@ def main() -> None:
         amp=arguments.amp,
         trust_checkpoint=arguments.trust_checkpoint,
     )
-    metrics = runner.test()
+    with plain_errors("test"):
+        metrics = runner.test()
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from common import add_config, add_run, add_skip_bad, add_trust, read_config, skip_bad, work_dir
+from common import add_config, add_run, add_skip_bad, add_trust, plain_errors, read_config, skip_bad, work_dir
 
 from sparse3d.engine import build_runner
 
@@ -53,7 +53,8 @@ def main() -> None:
         auto_scale_lr=arguments.auto_scale_lr,
         trust_checkpoint=arguments.trust_checkpoint,
     )
-    runner.train()
+    with plain_errors("train"):
+        runner.train()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sparse3d.engine import CheckpointError, NonFiniteError
 from tests.conftest import REPOSITORY
+from tools.common import plain_errors
 
 CONFIG = "configs/demo/pillar_demo.py"
 TABLES = ("attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map")
@@ -97,6 +100,14 @@ def test_testing_prints_the_table_and_draws(trained: Path, python: str, data: Pa
 def test_an_unknown_checkpoint_is_one_clear_line(python: str, tmp_path: Path) -> None:
     printed = run(python, "tools/test.py", CONFIG, tmp_path / "none.pth", status=1)
     assert "no checkpoint at" in printed and "Traceback" not in printed
+
+
+def test_errors_that_say_all_are_one_line() -> None:
+    for error in (CheckpointError("a.pth is damaged"), NonFiniteError("loss"), OSError(errno.ENOSPC, "no space")):
+        with pytest.raises(SystemExit, match=r"^train: "), plain_errors("train"):
+            raise error
+    with pytest.raises(FileNotFoundError), plain_errors("train"):
+        raise FileNotFoundError(errno.ENOENT, "nothing there")
 
 
 def test_overfit_tells_by_its_exit_status(python: str, data: Path, tmp_path: Path) -> None:
