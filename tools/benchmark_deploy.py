@@ -3,8 +3,8 @@
     python tools/benchmark_deploy.py CONFIG exported/NAME
     python tools/benchmark_deploy.py CONFIG exported/NAME --providers CUDAExecutionProvider CPUExecutionProvider
 
-Both sides run on the golden scan of the export, with the threads that torch has. Weights do not change the time, so
-PyTorch's are random. Voxelization and decoding are part of the whole.
+Both sides run on the golden scan of the export, in turns, with the threads that torch has. Weights do not change the
+time, so PyTorch's are random. Voxelization and decoding are part of the whole.
 """
 
 from __future__ import annotations
@@ -56,10 +56,9 @@ def main() -> None:
     runtime = Runtime(arguments.directory, arguments.providers, threads=torch.get_num_threads())
     with np.load(arguments.directory / GOLDEN) as golden:
         points = torch.from_numpy(golden["points"])
-    timings = {
-        "PyTorch": time_pytorch(MODELS.build(config.model).eval(), points, arguments.runs),
-        f"runtime ({arguments.providers[0]})": time_runtime(runtime, points, arguments.runs),
-    }
+    detector = MODELS.build(config.model).eval()
+    names = ("PyTorch", f"runtime ({arguments.providers[0]})")
+    timings = dict(zip(names, time_both(detector, runtime, points, arguments.runs), strict=True))
     Console().print(as_table(timings, len(points)))
     if arguments.json:
         content: dict[str, Any] = {
@@ -71,32 +70,35 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def time_pytorch(detector: Detector3D, points: Tensor, runs: int) -> list[Timing]:
-    """Return the times of the training framework's stages."""
+def time_both(detector: Detector3D, runtime: Runtime, points: Tensor, runs: int) -> tuple[list[Timing], list[Timing]]:
+    """Return the times of PyTorch's and of the runtime's stages.
+
+    The two alternate, so that whatever else the machine does hits both alike.
+    """
     sample = Sample()
     sample.points = points
-    predict(detector, sample, Stopwatch(points.device))
-    watch = Stopwatch(points.device)
-    watch.watch(detector, "extract_features", "features")
-    watch.watch(detector.head, "forward", "head")
-    for _ in track(range(runs), "PyTorch"):
-        predict(detector, sample, watch)
-    return watch.timings()
+    ours, theirs = Stopwatch(points.device), Stopwatch(points.device)
+    predict(detector, sample, ours)
+    detect(runtime, points, theirs)
+    ours.seconds.clear()
+    theirs.seconds.clear()
+    ours.watch(detector, "extract_features", "features")
+    ours.watch(detector.head, "forward", "head")
+    for _ in track(range(runs), "timing"):
+        predict(detector, sample, ours)
+        detect(runtime, points, theirs)
+    return ours.timings(), theirs.timings()
 
 
-def time_runtime(runtime: Runtime, points: Tensor, runs: int) -> list[Timing]:
-    """Return the times of the runtime's stages."""
-    runtime(points)
-    watch = Stopwatch(points.device)
-    for _ in track(range(runs), "runtime"):
-        with watch.stage(WHOLE):
-            with watch.stage("prepare (voxelize, describe, partition)"):
-                inputs = runtime.prepare(points)
-            with watch.stage("graph"):
-                outputs = runtime.run(inputs)
-            with watch.stage("decode"):
-                runtime.decode(outputs)
-    return watch.timings()
+def detect(runtime: Runtime, points: Tensor, watch: Stopwatch) -> None:
+    """Run an exported model on a scan."""
+    with watch.stage(WHOLE):
+        with watch.stage("prepare (voxelize, describe, partition)"):
+            inputs = runtime.prepare(points)
+        with watch.stage("graph"):
+            outputs = runtime.run(inputs)
+        with watch.stage("decode"):
+            runtime.decode(outputs)
 
 
 def as_table(timings: dict[str, list[Timing]], num_points: int) -> Table:

@@ -135,5 +135,5 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
     for name, expected in checksums.items():
         if checksum(folder / name) != expected:
             raise ValueError(
-                f"{folder / name}: checksum differs from {MANIFEST}; the file was changed or cut off, {HINT}"
+                f"{folder / name}: wrong checksum, the file was changed or cut off since its export; {HINT}"
             )

@@ -133,6 +133,7 @@ def write_graph(graph: DetectorGraph, prepare: PointInputs, path: Path) -> None:
             program,
             (),
             kwargs={"named": inputs},
+            dynamic_shapes={"named": dynamic},  # of no effect on a traced program but for the names of its dimensions
             dynamo=True,
             opset_version=OPSET,
             input_names=list(inputs),

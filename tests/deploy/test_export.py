@@ -1,0 +1,182 @@
+"""Exporting: what is written, what is refused, and that nothing half-written stays."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparse3d.deploy.graph import DetectorGraph, point_inputs
+from sparse3d.deploy.inputs import PointInputs
+from sparse3d.deploy.manifest import Manifest
+from sparse3d.deploy.onnx import check_weights, export_detector, run_pytorch
+from sparse3d.models import Detector3D, Features
+from tests.models.build import CLASS_NAMES, detector_config, random_sample, transfusion_config
+
+from .conftest import GRID, MAX_POINTS, MAX_VOXELS, build
+
+
+def test_the_directory_is_complete(exported: Path) -> None:
+    assert sorted(path.name for path in exported.iterdir()) == [
+        "deploy.json",
+        "golden.npz",
+        "model.onnx",
+        "parity.json",
+    ]
+    assert json.loads((exported / "parity.json").read_text())["passed"]
+    assert not list(exported.parent.glob("*.partial"))
+
+
+def test_the_manifest_says_what_a_consumer_needs(exported: Path) -> None:
+    manifest = Manifest.read(exported)
+    assert manifest.class_names == CLASS_NAMES
+    assert manifest.grid["voxel_size"] == [0.4, 0.4, 0.75]
+    assert manifest.decoding["decoder"]["top_k"] == 60
+    assert set(manifest.versions) == {"python", "sparse3d", "torch", "onnx", "onnxscript", "onnxruntime"}
+    named = {extent for spec in manifest.inputs for extent in spec.shape if isinstance(extent, str)}
+    assert named == set(manifest.dimensions)
+    assert all(0 <= each.low < each.typical <= each.high for each in manifest.dimensions.values())
+    assert manifest.dimensions["voxels_0"].high == MAX_VOXELS
+
+
+def test_the_graph_names_its_dimensions(exported: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(str(exported / "model.onnx")).graph
+    shapes = {
+        each.name: tuple(dim.dim_param or dim.dim_value for dim in each.type.tensor_type.shape.dim)
+        for each in graph.input
+    }
+    assert shapes == {spec.name: spec.shape for spec in Manifest.read(exported).inputs}
+    assert [each.name for each in graph.output] == [spec.name for spec in Manifest.read(exported).outputs]
+
+
+@pytest.mark.parametrize("num_points", [5000, 40, 1])
+def test_extents_stay_within_the_stated_limits(num_points: int) -> None:
+    """The worst case of sets and chunks is stated, not guessed: no scan that fits the limits exceeds a dimension."""
+    prepare = point_inputs(build(detector_config()), 3000, 6000)
+    points = random_sample(num_points).points
+    points[: num_points // 2] = points[0]
+    inputs, limits = prepare(points), prepare.limits()
+    for name, shape in prepare.shapes().items():
+        assert len(shape) == inputs[name].ndim
+        for extent, found in zip(shape, inputs[name].shape, strict=True):
+            assert found <= limits[extent] if isinstance(extent, str) else found == extent
+
+
+def test_preparation_survives_json() -> None:
+    prepare = point_inputs(build(detector_config()), 100, 200)
+    values = json.loads(json.dumps(prepare.to_json()))
+    assert PointInputs.from_json(values, prepare.grid) == prepare
+
+
+@pytest.mark.parametrize("config", [detector_config, transfusion_config])
+def test_the_graphs_module_equals_the_detector(config) -> None:
+    detector = build(config())
+    sample = random_sample()
+    prepare = point_inputs(detector, 3000)
+    outputs = run_pytorch(detector, prepare(sample.points))
+    found = DetectorGraph(detector).outputs.decode(outputs, prepare.grid)
+    expected = detector.test_step([sample])[0].pred
+    torch.testing.assert_close(found.boxes.tensor, expected.boxes.tensor, rtol=1e-5, atol=1e-5)
+    assert torch.equal(found.labels, expected.labels)
+
+
+def test_half_precision_stays_close(detector: Detector3D) -> None:
+    """Everything behind the voxel encoder in float16, outputs in float32."""
+    inputs = point_inputs(detector, MAX_VOXELS, MAX_POINTS)(random_sample(1500).points)
+    expected = run_pytorch(detector, inputs)
+    graph = DetectorGraph(deepcopy(detector), "fp16").eval()
+    assert next(graph.head.parameters()).dtype == torch.float16
+    with torch.no_grad():
+        found = graph(inputs)
+    for name, each in expected.items():
+        assert found[name].dtype == torch.float32
+        error = (found[name] - each).abs().max() / each.abs().max().clamp(min=1)
+        assert 0 < float(error) < 3e-2, name
+
+
+def test_queries_are_compared_whatever_their_order() -> None:
+    detector = build(transfusion_config())
+    prepare = point_inputs(detector, 3000)
+    outputs = run_pytorch(detector, prepare(random_sample().points))
+    align = DetectorGraph(detector).outputs.align
+    order = torch.randperm(outputs["heat"].shape[1])
+    shuffled = {name: each[:, order] for name, each in outputs.items()}
+    one, other = align(outputs, shuffled, 1e-4)
+    assert all(torch.equal(one[name], other[name]) for name in outputs)
+
+    edge = int(outputs["heat"][0].argmin())
+    replaced = {name: each.clone() for name, each in outputs.items()}
+    replaced["cells"][0, edge] += 1
+    one, other = align(outputs, replaced, 1e-4)
+    assert one["heat"].shape == other["heat"].shape == (1, len(order) - 1)
+    middle = int(outputs["heat"][0].argmax())
+    replaced["cells"][0, middle] += 1
+    one, other = align(outputs, replaced, 1e-6)
+    assert not torch.equal(one["cells"], other["cells"])
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_existing_directory_is_not_touched(exported: Path, detector: Detector3D) -> None:
+    before = (exported / "deploy.json").read_bytes()
+    with pytest.raises(FileExistsError, match="exists; remove it or give another --out"):
+        export_detector(detector, CLASS_NAMES, random_sample().points, exported)
+    assert (exported / "deploy.json").read_bytes() == before
+
+
+def test_a_scan_that_does_not_fit(detector: Detector3D, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"points: expected \[P, 5\]"):
+        export_detector(detector, CLASS_NAMES, torch.zeros(9, 3), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_weight_that_does_not_reach_the_graph() -> None:
+    class Forgetful(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.forgotten = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    program = torch.export.export(Forgetful(), (torch.zeros(3, 2),))
+    with pytest.raises(ValueError, match=r"do not reach the graph:\n  forgotten.weight\n  forgotten.bias"):
+        check_weights(program)
+
+
+def test_a_graph_that_computes_something_else(detector: Detector3D, tmp_path: Path, monkeypatch) -> None:
+    """The comparison with ONNX Runtime is what decides; a wrong graph never gets its final name."""
+    from sparse3d.deploy import onnx as module
+
+    expected = run_pytorch(detector, point_inputs(detector, MAX_VOXELS, MAX_POINTS)(random_sample().points))
+    wrong = {**expected, "task0_center": expected["task0_center"] + 0.01}
+    monkeypatch.setattr(module, "run_pytorch", lambda *_: wrong)
+    monkeypatch.setattr(module, "write_graph", lambda graph, prepare, path: path.write_bytes(b"graph"))
+    monkeypatch.setattr(module.Runtime, "run", lambda *_: expected)
+    monkeypatch.setattr("sparse3d.deploy.runtime.open_session", lambda *_: None)
+    with pytest.raises(ValueError, match=r"ONNX Runtime differs from PyTorch.*\n  task0_center differs by 1.0"):
+        export_detector(detector, CLASS_NAMES, random_sample().points, tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.partial"]
+
+
+def test_parts_without_a_way_into_a_graph(detector: Detector3D, tmp_path: Path) -> None:
+    class Other(torch.nn.Module):
+        def forward(self, features: Features) -> None: ...
+
+    changed = deepcopy(detector)
+    changed.head = Other()
+    with pytest.raises(ValueError, match="head is a Other; known are CenterHead, TransFusionHead"):
+        export_detector(changed, CLASS_NAMES, random_sample().points, tmp_path / "model")
+    changed = deepcopy(detector)
+    changed.point_branch.backbone = Other()
+    with pytest.raises(ValueError, match="backbone is a Other; known are DSVT, NoneType"):
+        export_detector(changed, CLASS_NAMES, random_sample().points, tmp_path / "model")
+
+
+def test_default_limits_follow_the_grid(detector: Detector3D) -> None:
+    assert point_inputs(detector).max_voxels == GRID.shape[0] * GRID.shape[1] * GRID.shape[2]
