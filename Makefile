@@ -16,7 +16,7 @@ install: $(STAMP)
 $(STAMP): setup.py pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "sparse3d needs Python 3.10 or newer; name one with make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --editable ".[dev]" --constraint requirements/constraints.txt
+	$(BIN)/python -m pip install --editable ".[dev,deploy]" --constraint requirements/constraints.txt
 	$(BIN)/python -m pip install --no-deps $(DEVKIT)
 	@touch $@
 

@@ -25,7 +25,7 @@ EXTRAS = {
     "triton": ["spconv-triton>=1.0"],
     "image": ["timm>=1.0"],
     "open3d": ["open3d>=0.18"],
-    "deploy": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
+    "deploy": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22"],
     "mmdet3d": ["mmdet3d>=1.4"],
 }
 # nuscenes-devkit is the oracle of our metric. Its wheel pins numpy < 2 although it runs on numpy 2, so `make install`

@@ -59,7 +59,7 @@ def main() -> None:
     init_default_scope(config.default_scope)
     try:
         export(arguments, config)
-    except (CheckpointError, FileExistsError, FileNotFoundError, ValueError) as error:
+    except (CheckpointError, FileExistsError, FileNotFoundError, ModuleNotFoundError, ValueError) as error:
         sys.exit(f"export: {error}")
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def export_detector(
         FileExistsError: if the directory exists.
         ValueError: if a part of the detector cannot be exported, a weight does not reach the graph, the scan does not
             fit, or ONNX Runtime's results differ from PyTorch's.
+        ModuleNotFoundError: if one of the packages of the ``deploy`` extra is missing.
     """
+    check_packages()
     options, directory = options or ExportOptions(), Path(directory)
     if directory.exists():
         raise FileExistsError(f"{directory} exists; remove it or give another --out")
@@ -102,6 +105,13 @@ def export_detector(
     _seal(manifest, partial)
     partial.rename(directory)
     return parity
+
+
+def check_packages() -> None:
+    """Raise ``ModuleNotFoundError`` unless all packages that exporting needs are installed."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f"exporting needs {', '.join(missing)}: pip install 'sparse3d[deploy]'")
 
 
 @torch.no_grad()
