@@ -5,6 +5,7 @@
 * `files.py`: checkpoints as files, written whole or not at all, verified, found again, read safely
 * `saving.py`: when checkpoints are saved and removed, and what they hold
 * `amp.py`: mixed precision on any device
+* `sharding.py`: FSDP
 * `non_finite.py`: stops at the first NaN or infinity and says where it came from
 * `provenance.py`: what a run was made of: versions, git state, data
 """

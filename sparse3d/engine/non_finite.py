@@ -19,6 +19,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ..registry import HOOKS
 from .files import writing_whole
@@ -132,7 +133,9 @@ def _watchable_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _sum(values: Tensor) -> Tensor:
-    """Sum where finite numbers cannot add up to infinity."""
+    """Sum where finite numbers cannot add up to infinity; of a sharded tensor, the part that this process has."""
+    if isinstance(values, DTensor):
+        values = values.to_local()
     wide = torch.float64 if values.dtype == torch.float64 else torch.float32
     return values.detach().sum(dtype=wide)
 

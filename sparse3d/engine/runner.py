@@ -11,8 +11,10 @@ from typing import Any
 import mmengine.runner
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper
+from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from .files import CheckpointError, newest_checkpoint, read_checkpoint, writing_whole
 from .loops import EpochBasedTrainLoop
 from .saving import BATCHES, PlainCheckpointHook, collect_gradients, restore_gradients
+from .sharding import is_sharded, load_whole_state, shard, whole
 
 
 class Runner(mmengine.runner.Runner):
@@ -38,6 +41,7 @@ class Runner(mmengine.runner.Runner):
         if kwargs.get("experiment_name") is None:
             kwargs["experiment_name"] = f"{_config_name(kwargs.get('cfg'))}_{uuid.uuid4().hex[:8]}"
         self.pending_gradients: dict[str, Tensor] = {}
+        self.gathered: dict[str, Any] = {}  # what a checkpoint holds of a sharded model
         self._testing = False
         super().__init__(*args, **kwargs)
         self.register_hook(PlainCheckpointHook(), priority="VERY_LOW")
@@ -48,7 +52,10 @@ class Runner(mmengine.runner.Runner):
         Raises:
             CheckpointError: if it cannot be written.
         """
-        self.pending_gradients = collect_gradients(self.optim_wrapper, _unwrapped(self.model))
+        model = _unwrapped(self.model)
+        self.pending_gradients = collect_gradients(self.optim_wrapper, model)
+        if is_sharded(model):
+            self.gathered = whole({"state_dict": model.state_dict(), "optimizer": self.optim_wrapper.state_dict()})
         if is_main_process():
             with writing_whole(Path(out_dir) / filename) as partial_path:
                 super().save_checkpoint(out_dir, partial_path.name, *args, **kwargs)
@@ -121,6 +128,9 @@ class Runner(mmengine.runner.Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap the model for distributed training; on a CPU without device ids, which DDP refuses there."""
+        if self.distributed and self.cfg.get("shard") is not None:
+            self._shard_model()
+            return self.model
         if not self.distributed or torch.cuda.is_available() or model_wrapper_cfg is not None:
             return super().wrap_model(model_wrapper_cfg, model)
         return MMDistributedDataParallel(
@@ -129,6 +139,26 @@ class Runner(mmengine.runner.Runner):
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get("find_unused_parameters", False),
         )
+
+    def _shard_model(self) -> None:
+        if any(hook.get("type") == "EMAHook" for hook in self.cfg.get("custom_hooks") or []):
+            raise ValueError("shard: EMAHook keeps a whole copy of the model; train without one of the two")
+        self.model.to(get_device())
+        if self.cfg.get("sync_bn"):
+            self.model = convert_sync_batchnorm(self.model, self.cfg.sync_bn)
+        super()._init_model_weights()
+        shard(self.model, [_part(self.model, "shard", name) for name in self.cfg.shard])
+
+    def _init_model_weights(self) -> None:
+        if not is_sharded(self.model):  # those were initialized before they were cut up
+            super()._init_model_weights()
+
+    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | dict) -> OptimWrapper:
+        """Build the optimizer wrapper."""
+        built = super().build_optim_wrapper(optim_wrapper)
+        if is_sharded(self.model):
+            load_whole_state(built.optimizer)
+        return built
 
 
 def build_runner(
@@ -147,6 +177,7 @@ def build_runner(
 
         recompute = ["point_branch.backbone"]            activation checkpointing: computed again in the backward pass
         compile = dict(parts=["head"], backend="inductor")         given to ``torch.compile``; for dense parts
+        shard = ["point_branch", "head"]                           FSDP instead of DDP: units that are gathered in turn
 
     ``compile`` without ``parts`` is mmengine's and compiles the whole step.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..registry import HOOKS
 from .provenance import provenance
+from .sharding import is_sharded, sharded_like, whole
 
 GRADIENTS = "pending_gradients"  # where a checkpoint holds what was accumulated for a step that is still to come
 BATCHES = "batches_per_epoch"
@@ -83,6 +84,8 @@ class PlainCheckpointHook(Hook):
         hub["runtime_info"] = {name: _plain(value) for name, value in hub["runtime_info"].items()}
         about = {"provenance": provenance(runner), BATCHES: len(runner.train_dataloader)}
         checkpoint["meta"] = _plain({**checkpoint["meta"], **about})
+        for name in runner.gathered.keys() & checkpoint.keys():
+            checkpoint[name].update(runner.gathered[name])
         if runner.pending_gradients:
             checkpoint[GRADIENTS] = runner.pending_gradients
 
@@ -100,6 +103,8 @@ def collect_gradients(optim_wrapper: OptimWrapper, model: nn.Module) -> dict[str
     if optim_wrapper._accumulative_counts == 1 or optim_wrapper.should_update():
         return {}
     gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    if is_sharded(model):
+        return whole(gradients)  # averaged when they were sharded
     if is_distributed():
         for gradient in gradients.values():
             all_reduce(gradient, "mean")
@@ -110,7 +115,7 @@ def restore_gradients(model: nn.Module, gradients: dict[str, Tensor]) -> None:
     """Put back what ``collect_gradients`` returned."""
     for name, each in model.named_parameters():
         if name in gradients:
-            each.grad = gradients[name].to(each.device)
+            each.grad = sharded_like(gradients[name], each).to(each.device)
 
 
 def _history_to_tensors(buffer: HistoryBuffer) -> dict[str, Tensor]:
