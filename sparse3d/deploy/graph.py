@@ -1,7 +1,8 @@
 """The part of a detector that becomes a graph: named tensors in, named tensors out, the detector's own modules between.
 
 A graph takes the tensors of `inputs.py` and returns those of `outputs.py`. In half precision the voxel encoder stays in
-float32: half precision cannot hold metres to the centimetre.
+float32, which half precision cannot replace where metres are held to the centimetre, and so does a head that computes
+with positions itself (TransFusion's).
 """
 
 from __future__ import annotations
@@ -42,9 +43,10 @@ class DetectorGraph(nn.Module):
             None if detector.point_branch.backbone is None else detector.point_branch.backbone.to(self.dtype)
         )
         self.bev_backbone = detector.point_branch.bev_backbone.to(self.dtype)
-        self.head = detector.head.to(self.dtype)
         self.bev_shape = detector.point_branch.grid.bev_shape
         self.outputs = OUTPUTS[type(detector.head).__name__].of(detector.head)
+        self.head_dtype = torch.float32 if self.outputs.computes_positions else self.dtype
+        self.head = detector.head.to(self.head_dtype)
 
     def forward(self, named: Named) -> Named:
         """Run everything between the tensors of ``PointInputs`` and those of the head's outputs."""
@@ -53,7 +55,7 @@ class DetectorGraph(nn.Module):
             volumes = [stage.volume for stage in self.backbone.specs]
             features = self.backbone.run(features, stages_of(named, volumes))
         bev = lay_out(features, named["bev_cells"].long(), 1, self.bev_shape)
-        output = self.head(Features(bev=self.bev_backbone(bev)))
+        output = self.head(Features(bev=self.bev_backbone(bev).to(self.head_dtype)))
         return {name: _as_output(each) for name, each in self.outputs.name(output).items()}
 
 

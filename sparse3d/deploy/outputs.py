@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class CenterOutputs:
 
     decoder: CenterDecoder
     class_indices: list[list[int]]
+    computes_positions: ClassVar[bool] = False
 
     @classmethod
     def of(cls, head: Any) -> CenterOutputs:
@@ -71,6 +72,7 @@ class TransFusionOutputs:
     """
 
     decoder: TransFusionDecoder
+    computes_positions: ClassVar[bool] = True  # of up to some hundred cells, to the hundredth: no half precision
 
     @classmethod
     def of(cls, head: Any) -> TransFusionOutputs:
