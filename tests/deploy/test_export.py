@@ -86,7 +86,7 @@ def test_the_graphs_module_equals_the_detector(config) -> None:
 
 @pytest.mark.parametrize("head", ["center", "transfusion"])
 def test_half_precision_stays_close(detector: Detector3D, head: str) -> None:
-    """All behind the voxel encoder is in float16, but for a head that computes with positions; outputs are in float32."""
+    """Float16 behind the voxel encoder, but for a head that computes with positions; outputs are float32."""
     if head == "transfusion":
         detector = build(transfusion_config())
     inputs = point_inputs(detector, MAX_VOXELS, MAX_POINTS)(random_sample(1500).points)
