@@ -24,6 +24,7 @@ from .reference import Reference
 VARIABLE = "SPARSE3D_BACKEND"
 CLASSES = {
     "reference": "Reference",
+    "numba": "Numba",
 }
 ON_CUDA: tuple[str, ...] = ()  # in this order
 
@@ -66,7 +67,7 @@ def backend_for(device: torch.device) -> Reference:
 
 def _automatic(device_type: str) -> str:
     if device_type == "cpu":
-        return "reference"
+        return "numba"
     if device_type == "cuda":
         for name in ON_CUDA:
             if _load(name).why_not(torch.device("cuda")) is None:
