@@ -23,8 +23,8 @@ class Detector3D(BaseModel):
     Args:
         data_preprocessor: list of ``Sample`` -> ``dict(batch, samples)``.
         head: ``Features`` -> losses and predictions.
-        point_branch: ``(batch, image_features)`` -> ``Features``, or None.
-        image_branch: ``(batch, image_features=None)`` -> ``Features``, or None; it runs first.
+        point_branch: ``(batch, image_features, samples)`` -> ``Features``, or None.
+        image_branch: ``(batch, samples)`` -> ``Features``, or None; it runs first.
 
     Raises:
         ValueError: if there is no branch at all.
@@ -59,7 +59,7 @@ class Detector3D(BaseModel):
         """
         if mode not in MODES:
             raise ValueError(f"Detector3D: mode must be one of {', '.join(MODES)}, got {mode!r}")
-        features = self.extract_features(batch)
+        features = self.extract_features(batch, samples if mode == "loss" else ())
         if mode == "loss":
             return self._losses(features, samples)
         if mode == "predict":
@@ -67,12 +67,15 @@ class Detector3D(BaseModel):
             return [sample.replace(pred=pred) for sample, pred in zip(samples, predictions, strict=True)]
         return self.head(features)
 
-    def extract_features(self, batch: Batch) -> Features:
-        """Run the branches, images first: the point branch may read the image branch's features."""
-        image_features = None if self.image_branch is None else self.image_branch(batch)
+    def extract_features(self, batch: Batch, samples: Sequence[Sample] = ()) -> Features:
+        """Run the branches, images first: the point branch may read the image branch's features.
+
+        With ``samples``, which carry ``gt``, the branches make their auxiliary losses too.
+        """
+        image_features = None if self.image_branch is None else self.image_branch(batch, samples=samples)
         if self.point_branch is None:
             return image_features
-        point_features = self.point_branch(batch, image_features=image_features)
+        point_features = self.point_branch(batch, image_features=image_features, samples=samples)
         return point_features if image_features is None else point_features.merge(image_features)
 
     def _losses(self, features: Features, samples: Sequence[Sample]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Sparse to dense: voxels of one layer -> a bird's-eye map."""
+"""Sparse to dense: voxels of one layer, or of a few that are stacked -> a bird's-eye map."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sparse3d_ops import bev_cells
+from sparse3d_ops.sparse import SparseTensor
 
 
 def scatter_to_bev(
@@ -49,3 +50,15 @@ def lay_out(
     height, width = shape
     flat = features.new_zeros(batch_size * height * width, features.shape[1])
     return flat.index_copy(0, cells, features).view(batch_size, height, width, -1).permute(0, 3, 1, 2)
+
+
+def stack_layers(x: SparseTensor) -> Tensor:
+    """Lay a sparse tensor ``(Z, Y, X)`` of C channels out as a map ``[B, C * Z, Y, X]``, in channels-last memory.
+
+    Channel c of layer z becomes channel ``c * Z + z``, as where a dense ``[B, C, Z, Y, X]`` is flattened.
+    """
+    layers, height, width = x.spatial_shape
+    cells = bev_cells(x.indices, (height, width)) * layers + x.indices[:, 1]
+    flat = x.features.new_zeros(x.batch_size * height * width * layers, x.num_channels)
+    filled = flat.index_copy(0, cells, x.features).view(x.batch_size, height, width, layers, x.num_channels)
+    return filled.transpose(3, 4).flatten(3).permute(0, 3, 1, 2)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
+from torch import Tensor
 
 from sparse3d.registry import MODELS
-from sparse3d.structures import Batch, Grid
+from sparse3d.structures import Batch, Grid, Sample
 
 from ..bev.scatter import scatter_to_bev
 from ..features import Features
@@ -40,17 +41,27 @@ class PointBranch(BaseModule):
         self.backbone = None if backbone is None else MODELS.build(backbone)
         self.bev_backbone = MODELS.build(bev_backbone)
 
-    def forward(self, batch: Batch, image_features: Features | None = None) -> Features:
-        """Return the batch's bird's-eye map; image features are of no use to this branch.
+    def forward(self, batch: Batch, image_features: Features | None = None, samples: Sequence[Sample] = ()) -> Features:
+        """Return the batch's bird's-eye map, and where there are samples the branch's auxiliary losses.
+
+        Args:
+            batch: with voxels.
+            image_features: what the image branch made, if there is one.
+            samples: the batch's samples with ``gt`` in training; empty otherwise.
 
         Raises:
             ValueError: if the batch has no voxels (as opposed to empty ones).
         """
-        voxels = batch.voxels
-        if voxels is None:
-            raise ValueError("PointBranch: batch.voxels is None; give the Preprocessor the config's grid")
-        features, coords = self.voxel_encoder(voxels), voxels.coords
+        if batch.voxels is None:
+            raise ValueError(f"{type(self).__name__}: batch.voxels is None; give the Preprocessor the config's grid")
+        bev, losses = self.make_map(self.voxel_encoder(batch.voxels), batch, image_features, samples)
+        return Features(bev=self.bev_backbone(bev), losses=losses)
+
+    def make_map(
+        self, features: Tensor, batch: Batch, image_features: Features | None, samples: Sequence[Sample]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the map of voxel features ``[V, C]``, and auxiliary losses, of which this branch has none."""
+        coords = batch.voxels.coords
         if self.backbone is not None:
             features, coords = self.backbone(features, coords, batch.batch_size)
-        bev = scatter_to_bev(features, coords, batch.batch_size, self.grid.bev_shape)
-        return Features(bev=self.bev_backbone(bev))
+        return scatter_to_bev(features, coords, batch.batch_size, self.grid.bev_shape), {}

@@ -32,8 +32,12 @@ class GroundTruth:
         return GroundTruth(self.boxes[rows], self.labels[rows], self.batch_index[rows], self.batch_size)
 
     @classmethod
-    def gather(cls, samples: Sequence[Sample], num_classes: int) -> GroundTruth:
+    def gather(cls, samples: Sequence[Sample], num_classes: int | None = None) -> GroundTruth:
         """Return the objects of samples with ``gt``; labels of -1 (no class) are left out.
+
+        Args:
+            samples: B samples with ``gt``.
+            num_classes: K; None where classes do not matter.
 
         Raises:
             ValueError: if a sample has no ``gt``, or a label exceeds the classes.
@@ -43,7 +47,7 @@ class GroundTruth:
             raise ValueError(f"loss: samples {without} of the batch have no 'gt'")
         boxes = torch.cat([torch.cat([s.gt.boxes.tensor[:, :7], s.gt.boxes.velocities], dim=1) for s in samples])
         labels = torch.cat([sample.gt.labels for sample in samples])
-        if len(labels) and int(labels.max()) >= num_classes:
+        if num_classes is not None and len(labels) and int(labels.max()) >= num_classes:
             raise ValueError(f"gt.labels: expected less than {num_classes} classes, got {int(labels.max())}")
         counts = torch.tensor([len(sample.gt.labels) for sample in samples], device=labels.device)
         objects = cls(Boxes3D(boxes.float()), labels, torch.repeat_interleave(counts), len(samples))

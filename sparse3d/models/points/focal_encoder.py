@@ -1,0 +1,84 @@
+"""Sparse encoder with focal convolutions at the end of some stages.
+
+Training adds one auxiliary loss: the sum over all focal convolutions of `focal_layers.importance_loss`.
+
+Source: Focal Sparse Convolutional Networks (Chen et al., CVPR 2022), section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparse3d.registry import MODELS
+from sparse3d.structures import Grid
+from sparse3d_ops.sparse import Sites, SparseTensor
+
+from ..targets.ground_truth import GroundTruth
+from .focal_conv import FocalConv
+from .focal_layers import BOX_RULES, importance_loss, inside_objects, voxel_positions
+from .sparse_encoder import Losses, SparseEncoder
+
+
+@MODELS.register_module()
+class FocalEncoder(SparseEncoder):
+    """A ``SparseEncoder`` with focal convolutions.
+
+    Args:
+        grid: as ``SparseEncoder``; positions of voxels for the loss are taken from it.
+        in_channels: as ``SparseEncoder``, as are ``channels``, ``num_blocks``, ``block`` and ``out_channels``.
+        focal_stages: stages that end with a focal convolution, from 1.
+        focal: arguments of ``FocalConv`` besides its width.
+        importance_targets: which voxels count as important: ``"rotated"``, those in an object; ``"doubled"``, as the
+            code released for nuScenes has it (see ``inside_objects``); None for no loss at all, as the model published
+            for nuScenes was trained.
+
+    Raises:
+        ValueError: as ``SparseEncoder``, and if a stage or the targets are unknown.
+    """
+
+    def __init__(
+        self,
+        grid: Grid | Mapping[str, Any],
+        in_channels: int,
+        channels: Sequence[int] = (16, 32, 64, 128),
+        num_blocks: Sequence[int] = (2, 2, 2, 2),
+        block: str = "residual",
+        out_channels: int = 128,
+        focal_stages: Sequence[int] = (1, 2, 3),
+        focal: Mapping[str, Any] | None = None,
+        importance_targets: str | None = "rotated",
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(grid, in_channels, channels, num_blocks, block, out_channels, init_cfg)
+        unknown = sorted(set(focal_stages) - set(range(1, len(channels) + 1)))
+        if unknown or importance_targets not in (*BOX_RULES, None):
+            raise ValueError(
+                f"focal_stages: expected any of 1 to {len(channels)}, importance_targets: any of {BOX_RULES} or None; "
+                f"got {list(focal_stages)} and {importance_targets!r}"
+            )
+        self.importance_targets = importance_targets
+        self.focals = nn.ModuleDict(
+            {str(number): FocalConv(channels[number - 1], **(focal or {})) for number in sorted(focal_stages)}
+        )
+
+    def forward(self, x: SparseTensor, truth: GroundTruth | None = None) -> tuple[SparseTensor, Losses]:
+        """Encode voxels; arguments and results as ``SparseEncoder``, with ``loss_importance`` where there is truth."""
+        losses = []
+        x = self.stem(x)
+        for number, stage in enumerate(self.stages, start=1):
+            x = stage(x)
+            if str(number) in self.focals:
+                sites = x.sites
+                x, importance = self.focals[str(number)](x)
+                if truth is not None and self.importance_targets is not None:
+                    losses.append(self.loss(importance, sites, 2 ** (number - 1), truth))
+        return self.squeeze(x), {"loss_importance": sum(losses)} if losses else {}
+
+    def loss(self, importance: Tensor, sites: Sites, stride: int, truth: GroundTruth) -> Tensor:
+        """Return the loss (a scalar) of the importances ``[N]`` of voxels that are ``stride`` cells long."""
+        positions = voxel_positions(sites, self.grid, stride)
+        inside = inside_objects(positions, sites.indices[:, 0], truth, self.importance_targets)
+        return importance_loss(importance, inside)

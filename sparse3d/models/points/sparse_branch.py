@@ -1,0 +1,34 @@
+"""The point branch of detectors with sparse convolutions: voxels -> sparse tensor -> bird's-eye map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sparse3d.registry import MODELS
+from sparse3d.structures import Batch, Sample
+from sparse3d_ops.sparse import SparseTensor
+
+from ..bev.scatter import stack_layers
+from ..features import Features
+from ..targets.ground_truth import GroundTruth
+from .branch import PointBranch
+
+
+@MODELS.register_module()
+class SparseConvBranch(PointBranch):
+    """Encode voxels, convolve them to a coarser grid, stack what is left of the height, and refine the map.
+
+    Arguments as ``PointBranch``; the backbone maps ``(SparseTensor, GroundTruth or None)`` to a ``SparseTensor`` at the
+    grid's stride and auxiliary losses.
+    """
+
+    def make_map(
+        self, features: Tensor, batch: Batch, image_features: Features | None, samples: Sequence[Sample]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the map ``[B, C x layers, Y, X]`` of voxel features ``[V, C]``, and the backbone's losses."""
+        x = SparseTensor(features, batch.voxels.coords, self.backbone.spatial_shape, batch.batch_size)
+        truth = GroundTruth.gather(samples) if samples else None
+        x, losses = self.backbone(x, truth)
+        return stack_layers(x), losses
