@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 
 REQUIRED = [
-    "torch>=2.4",
+    "torch>=2.6",
     "mmengine-lite>=0.10.7,<0.11",
     "numba>=0.60",
     "numpy>=1.26,<3",
