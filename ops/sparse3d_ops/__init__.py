@@ -16,6 +16,7 @@ from .boxes import (
 )
 from .coords import bev_cells, lookup, num_cells, pack, unique, unpack
 from .descriptors import describe_points
+from .sampling import sample_views
 from .segment import Segments, segment_gather, segment_max, segment_mean, segment_sum
 from .segment_tree import SegmentTree
 from .sets import (
@@ -63,6 +64,7 @@ __all__ = [
     "points_in_boxes",
     "points_in_boxes_mask",
     "pool_voxels",
+    "sample_views",
     "segment_gather",
     "segment_max",
     "segment_mean",
