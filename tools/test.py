@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from common import add_config, add_run, add_skip_bad, add_trust, plain_errors, read_config, skip_bad, work_dir
+from mmengine.dist import is_main_process
 
 from sparse3d.engine import build_runner, newest_checkpoint
 
@@ -58,7 +59,8 @@ def main() -> None:
     )
     with plain_errors("test"):
         metrics = runner.test()
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    if is_main_process():
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
 
 
 if __name__ == "__main__":
