@@ -75,21 +75,45 @@ def drop_kernel(weight: Tensor, ndim: int) -> Tensor:
     return weight
 
 
-def read_state(path: str | Path, key: str) -> State:
+def prefixed(theirs: str, ours: str, rules: Rules) -> Rules:
+    """Return the rules of a part for its names inside of a whole.
+
+    Args:
+        theirs: pattern of the part's official name, without groups.
+        ours: our name of the part.
+        rules: the part's rules.
+    """
+    return [
+        (rf"{theirs}\.{pattern}", None if replacement is None else f"{ours}.{replacement}")
+        for pattern, replacement in rules
+    ]
+
+
+def read_state(path: str | Path, *keys: str) -> State:
     """Read a state dictionary from a file that may come from anywhere; nothing in it is executed.
 
     Args:
         path: a file written by ``torch.save``.
-        key: entry that holds the state dictionary, e.g. ``"model_state"``.
+        keys: entries that may hold the state dictionary, e.g. ``"model_state"``.
 
     Raises:
         ValueError: if the file holds no such entry.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(checkpoint, Mapping) or key not in checkpoint:
-        found = sorted(map(str, checkpoint)) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
-        raise ValueError(f"{path}: expected an entry {key!r}, found {found}")
-    return dict(checkpoint[key])
+    return find_state(torch.load(path, map_location="cpu", weights_only=True), path, *keys)
+
+
+def find_state(checkpoint: object, path: str | Path, *keys: str) -> State:
+    """Return the state dictionary in what was read from ``path``: the first of ``keys`` that is there.
+
+    Raises:
+        ValueError: if none is.
+    """
+    entries = checkpoint if isinstance(checkpoint, Mapping) else {}
+    for key in keys:
+        if key in entries:
+            return dict(entries[key])
+    found = sorted(map(str, entries)) if entries else type(checkpoint).__name__
+    raise ValueError(f"{path}: expected an entry {' or '.join(map(repr, keys))}, found {found}")
 
 
 def _rename(name: str, rules: Rules) -> tuple[bool, str | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from .convert import Rules, State, convert_names, load_converted, read_state
+from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
 
 STATE_KEY = "model_state"
 REST = r"(.+)"
@@ -76,11 +76,7 @@ PARTS = {
 }
 DETECTOR: Rules = [
     ("global_step", None),
-    *(
-        (rf"{theirs}\.{pattern}", f"{ours}.{replacement}")
-        for theirs, (ours, rules) in PARTS.items()
-        for pattern, replacement in rules
-    ),
+    *(rule for theirs, (ours, rules) in PARTS.items() for rule in prefixed(theirs, ours, rules)),
 ]
 
 
@@ -93,10 +89,15 @@ def convert(state: Mapping[str, Tensor]) -> State:
     return convert_names(state, DETECTOR)
 
 
-def load(detector: nn.Module, path: str | Path) -> None:
-    """Load an official checkpoint file into a detector, in full.
+def load_state(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load an official ``model_state`` into a detector, in full.
 
     Raises:
         ValueError: if an entry of either side is unaccounted for; all of them are listed.
     """
-    load_converted(detector, convert(read_state(path, STATE_KEY)))
+    load_converted(detector, convert(state))
+
+
+def load(detector: nn.Module, path: str | Path) -> None:
+    """Load an official checkpoint file into a detector; errors as ``load_state``."""
+    load_state(detector, read_state(path, STATE_KEY))

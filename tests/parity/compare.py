@@ -69,11 +69,12 @@ class Comparison:
         rule = self.case.config["tolerance"]
         assert_close(name, ours, theirs, rule["atol"] + rule["rtol"] * np.abs(theirs))
 
-    def gradients(self, module: nn.Module, **inputs: Tensor) -> None:
-        """Compare with every `grad/...` and `out/gradnorm/...` after a backward pass."""
+    def gradients(self, module: nn.Module, of: str = "", **inputs: Tensor) -> None:
+        """Compare with every `grad/...` and `out/gradnorm/...` after a backward pass, or with the `grad/<of>/...`."""
         ours = gradients(module, **inputs)
-        for name in section(self.case, "grad"):
-            self._gradient(f"grad/{name}", ours[our_name(name, self.rules)])
+        for name in section(self.case, f"grad/{of}" if of else "grad"):
+            if "/" not in name:  # of another loss
+                self._gradient("/".join(filter(None, ("grad", of, name))), ours[our_name(name, self.rules)])
         for name in section(self.case, "out/gradnorm"):
             self._gradient(f"out/gradnorm/{name}", ours[our_name(name, self.rules)].norm())
 

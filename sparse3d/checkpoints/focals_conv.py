@@ -1,0 +1,91 @@
+"""Weights of the official Focals Conv code -> ours: its CenterPoint tree (nuScenes) and its OpenPCDet tree (Waymo).
+
+The two trees name their parts differently, so a checkpoint's own names say which one it is of.
+
+Source: github.com/dvlab-research/FocalsConv, and OpenPCDet's port of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from . import centerpoint, dsvt
+from .centerpoint import SECOND_BEV, SQUEEZE, STEM, residual_rules, to_our_boxes
+from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
+from .spconv import to_own_layout
+
+STATE_KEYS = (centerpoint.STATE_KEY, dsvt.STATE_KEY)
+REST = r"(.+)"
+
+FOCAL: Rules = [
+    (r"conv\.weight", "conv.weight"),
+    (rf"bn1\.{REST}", r"norm.\1"),
+    (rf"conv_enlarge\.{REST}", r"enlarge.\1"),
+    (r"conv_imp\.weight", "predictor.weight"),
+]
+
+# Residual blocks; the layer after them is focal.
+CENTERPOINT_ENCODER: Rules = [
+    *STEM,
+    *(rule for block in (0, 1) for rule in residual_rules(rf"conv1\.{block}", f"stages.0.{block}")),
+    *prefixed(r"conv1\.2", "focals.1", FOCAL),
+    *((rf"conv{stage}\.0\.{REST}", rf"stages.{stage - 1}.0.\1") for stage in (2, 3, 4)),
+    *(
+        rule
+        for stage in (2, 3, 4)
+        for block in (1, 2)
+        for rule in residual_rules(rf"conv{stage}\.{block}", f"stages.{stage - 1}.{block}")
+    ),
+    *(rule for stage in (2, 3) for rule in prefixed(rf"conv{stage}\.3", f"focals.{stage}", FOCAL)),
+    *SQUEEZE,
+]
+
+# Plain blocks, one in the first stage; the layer after them is focal.
+OPENPCDET_ENCODER: Rules = [
+    *STEM,
+    (rf"conv1\.0\.{REST}", r"stages.0.0.\1"),
+    *prefixed(r"conv1\.1", "focals.1", FOCAL),
+    *((rf"conv{stage}\.([012])\.{REST}", rf"stages.{stage - 1}.\1.\2") for stage in (2, 3, 4)),
+    *(rule for stage in (2, 3) for rule in prefixed(rf"conv{stage}\.3", f"focals.{stage}", FOCAL)),
+    (rf"conv_out\.{REST}", r"squeeze.\1"),
+]
+
+CENTERPOINT_TREE: Rules = [
+    *prefixed("backbone", "point_branch.backbone", CENTERPOINT_ENCODER),
+    *prefixed("neck", "point_branch.bev_backbone", SECOND_BEV),
+    *prefixed("bbox_head", "head", centerpoint.HEAD),
+]
+OPENPCDET_TREE: Rules = [
+    ("global_step", None),
+    *prefixed("backbone_3d", "point_branch.backbone", OPENPCDET_ENCODER),
+    *prefixed("backbone_2d", "point_branch.bev_backbone", SECOND_BEV),
+    *prefixed("dense_head", "head", dsvt.CENTER_HEAD),
+]
+
+
+def convert(state: Mapping[str, Tensor]) -> State:
+    """Bring a whole official state dictionary of either tree to the names and boxes of our ``Detector3D``.
+
+    Raises:
+        ValueError: if an entry is unknown; all of them are listed.
+    """
+    if any(name.startswith("backbone_3d.") for name in state):
+        return convert_names(state, OPENPCDET_TREE)
+    return to_our_boxes(convert_names(state, CENTERPOINT_TREE))
+
+
+def load_state(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load an official state dictionary into a detector, in full.
+
+    Raises:
+        ValueError: if an entry of either side is unaccounted for; all of them are listed.
+    """
+    load_converted(detector, to_own_layout(convert(state), detector))
+
+
+def load(detector: nn.Module, path: str | Path) -> None:
+    """Load an official checkpoint file into a detector; errors as ``load_state``."""
+    load_state(detector, read_state(path, *STATE_KEYS))
