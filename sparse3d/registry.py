@@ -1,5 +1,6 @@
 """Registries of sparse3d: children of mmengine's, so that components of either can be named in one config."""
 
+import mmengine.registry as _roots
 from mmengine.registry import DATA_SAMPLERS as _DATA_SAMPLERS
 from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import HOOKS as _HOOKS
@@ -23,3 +24,9 @@ HOOKS = Registry(
 )
 LOOPS = Registry("loop", parent=_LOOPS, scope="sparse3d", locations=["sparse3d.clock"])
 OPTIM_WRAPPERS = Registry("optim_wrapper", parent=_OPTIM_WRAPPERS, scope="sparse3d", locations=["sparse3d.engine"])
+
+# mmengine logs a warning each time it looks into a registry that has no child in the config's scope.
+for _name in ("OPTIMIZERS", "OPTIM_WRAPPER_CONSTRUCTORS", "PARAM_SCHEDULERS", "VISUALIZERS", "VISBACKENDS",
+              "LOG_PROCESSORS", "MODEL_WRAPPERS", "WEIGHT_INITIALIZERS", "EVALUATOR", "FUNCTIONS"):  # fmt: skip
+    _root = getattr(_roots, _name)
+    Registry(_root.name, parent=_root, scope="sparse3d")
