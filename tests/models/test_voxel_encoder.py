@@ -43,6 +43,9 @@ def test_follows_the_definition(grid: Grid, channels: list[int], with_distance: 
     encoder = DynamicVoxelEncoder(grid, 5, channels, with_distance=with_distance).eval()
     for layer in encoder.layers:
         torch.nn.init.normal_(layer.norm.running_mean)
+        torch.nn.init.uniform_(layer.norm.running_var, 0.5, 2.0)
+        torch.nn.init.normal_(layer.norm.weight)  # a negative scale turns the order of a channel's points around
+        torch.nn.init.normal_(layer.norm.bias)
     voxels = voxels_of(grid, random_sample(200), random_sample(3, seed=1))
     torch.testing.assert_close(encoder(voxels), by_the_book(encoder, voxels), rtol=1e-4, atol=1e-5)
 

@@ -6,6 +6,10 @@ Layer: Linear without bias -> BatchNorm -> ReLU -> maximum over the points of ea
 half its nominal width and passes on [point's feature, its voxel's maximum]; the last one passes on the maximum alone.
 A layer's product with the broadcast half is taken once a voxel and then gathered, which is the same sum.
 
+In eval mode BatchNorm is a fixed map: its scale goes into the weight, its shift becomes a bias. What the last layer
+adds to all points of a voxel alike, and ReLU, then commute with the maximum, even in rounding, so they are done once a
+voxel.
+
 Source: DSVT (Wang et al., CVPR 2023), after the dynamic voxelization of MVF (Zhou et al., CoRL 2019).
 """
 
@@ -99,10 +103,10 @@ class DynamicVoxelEncoder(BaseModule):
     ) -> Tensor:  # [V, C]
         """Run the layers on described points."""
         of_points, of_voxels = descriptors, None
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             of_points = layer(of_points, of_voxels, segments)
             of_voxels = segment_max(of_points, segments)
-        return of_voxels
+        return self.layers[-1].maximum(of_points, of_voxels, segments)
 
 
 def _check_scales(scales: Sequence[float] | None, num_inputs: int) -> Tensor | None:
@@ -131,7 +135,29 @@ class VoxelLayer(nn.Module):
     ) -> Tensor:  # [P, out_channels]
         """Return the points' new features."""
         width = of_points.shape[1]
-        product = F.linear(of_points, self.linear.weight[:, :width])
+        weight, bias = (self.linear.weight, None) if self.training else self._fold()
+        product = F.linear(of_points, weight[:, :width], bias)
         if of_voxels is not None:
-            product = product + segment_gather(F.linear(of_voxels, self.linear.weight[:, width:]), segments)
-        return F.relu(self.norm(product))
+            product = product + segment_gather(F.linear(of_voxels, weight[:, width:]), segments)
+        return F.relu(self.norm(product) if self.training else product)
+
+    def maximum(
+        self,
+        of_points: Tensor,  # [P, A]
+        of_voxels: Tensor | None,  # [V, B]
+        segments: Segments | SegmentTree,
+    ) -> Tensor:  # [V, out_channels]
+        """Return the maximum over each voxel's points of what ``forward`` returns."""
+        if self.training:
+            return segment_max(self(of_points, of_voxels, segments), segments)
+        width, (weight, bias) = of_points.shape[1], self._fold()
+        top = segment_max(F.linear(of_points, weight[:, :width]), segments)
+        if of_voxels is not None:
+            top = top + F.linear(of_voxels, weight[:, width:])
+        return F.relu(top + bias)
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of Linear and BatchNorm together."""
+        norm = self.norm
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return self.linear.weight * scale[:, None], norm.bias - norm.running_mean * scale
