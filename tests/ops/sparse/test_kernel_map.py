@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sparse3d_ops.sparse import Geometry, KernelMap, Sites, use_backend
 
 from .cases import BACKENDS, sparse_tensor

@@ -130,12 +130,11 @@ class _Blocks:
 
     def worker(self) -> Any:
         """Return a function that computes a block, with buffers of its own."""
-        gathered = self.features.new_empty(self.rows, self.in_channels)
-        factors = _buffer(gathered, self.factor)
+        near = _Gathered(self.features, self.rows, self.factor)
         products = self.weights.new_empty(self.rows, self.out_channels)
         terms = _buffer(products, self.wide)
         sums = None if self.out.dtype == self.wide else torch.empty_like(terms)
-        source, target, added = as_array(self.features), as_array(gathered), terms.numpy()
+        added = terms.numpy()
 
         def compute(block: int) -> None:
             base = block * self.rows
@@ -145,21 +144,36 @@ class _Blocks:
             total.copy_(self.start.expand_as(total))
             total_array = total.numpy()
             for tap, (start, stop) in enumerate(zip(self.cuts[block], self.cuts[block + 1], strict=True)):
-                pairs = stop - start
-                if pairs == 0:
+                if start == stop:
                     continue
-                if tap == self.centre:
-                    near = self.features[own]
-                else:
-                    kernels.gather(source, self.inputs[start:stop], target)
-                    near = gathered[:pairs]
-                torch.mm(_convert(near, factors), self.weights[tap], out=products[:pairs])
-                _convert(products[:pairs], terms)
+                is_centre = tap == self.centre  # whose inputs are the rows of the block themselves
+                rows = near.convert(self.features[own]) if is_centre else near.take(self.inputs[start:stop])
+                product = torch.mm(rows, self.weights[tap], out=products[: stop - start])
+                _convert(product, terms)
                 kernels.scatter_add(added, self.outputs[start:stop], base, total_array)
             if sums is not None:
                 out.copy_(total)
 
         return compute
+
+
+class _Gathered:
+    """A buffer for rows of a tensor, in the dtype that they are multiplied in."""
+
+    def __init__(self, source: Tensor, size: int, dtype: torch.dtype) -> None:
+        self.source = as_array(source)
+        self.rows = source.new_empty(size, source.shape[1])
+        self.target = as_array(self.rows)
+        self.converted = _buffer(self.rows, dtype)
+
+    def take(self, index: np.ndarray) -> Tensor:
+        """Return the rows ``source[index]``."""
+        kernels.gather(self.source, index, self.target)
+        return self.convert(self.rows[: len(index)])
+
+    def convert(self, rows: Tensor) -> Tensor:
+        """Return rows in the dtype of products."""
+        return _convert(rows, self.converted)
 
 
 def _buffer(rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -194,15 +208,12 @@ def _weight_gradient(features: Tensor, gradient: Tensor, kernel_map: KernelMap) 
     partial = torch.empty(len(runs), out_channels, in_channels, dtype=_wide(features))
 
     def worker() -> Any:
-        left = torch.empty(RUN, out_channels, dtype=gradient.dtype)
-        right = torch.empty(RUN, in_channels, dtype=features.dtype)
+        left = _Gathered(gradient, RUN, partial.dtype)
+        right = _Gathered(features, RUN, partial.dtype)
 
         def compute(run: int) -> None:
             _, start, stop = runs[run]
-            kernels.gather(as_array(gradient), outputs[start:stop], as_array(left))
-            kernels.gather(as_array(features), inputs[start:stop], as_array(right))
-            sides = [side[: stop - start].to(partial.dtype) for side in (left, right)]
-            torch.mm(sides[0].T, sides[1], out=partial[run])
+            torch.mm(left.take(outputs[start:stop]).T, right.take(inputs[start:stop]), out=partial[run])
 
         return compute
 
