@@ -20,6 +20,7 @@ from .manifest import GRAPH, Manifest
 from .outputs import OUTPUTS, Outputs
 
 CPU = ("CPUExecutionProvider",)
+ERRORS_ONLY = 3  # its warnings are about nodes that it cannot optimise, dozens of them in half precision
 
 
 class Runtime:
@@ -93,6 +94,7 @@ def open_session(path: Path, providers: Sequence[str] = CPU, threads: int | None
         available = ", ".join(onnxruntime.get_available_providers())
         raise ValueError(f"onnxruntime has no {', '.join(lacking)}; it has {available}")
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
