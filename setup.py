@@ -46,6 +46,7 @@ EXTRAS["dev"] = [
     "ruff>=0.6",
     "mypy>=1.10",
     "tensorboard>=2.15",
+    "triton>=3.3; platform_system == 'Linux'",  # a CUDA build of torch brings its own
 ]
 
 setup(

@@ -3,9 +3,10 @@
     with use_backend("reference"):          or          SPARSE3D_BACKEND=reference python ...
         model(batch)
 
-``auto`` takes ``numba`` on a CPU; on CUDA the first of ``spconv``, ``spconv_triton``, ``triton`` that is installed, and
-``reference``, which is plain torch, where none is and on every other device. A backend that cannot work where it is
-asked to is an error, never replaced in silence.
+``auto`` takes ``numba`` on a CPU; on CUDA the first of ``spconv`` and ``spconv_triton`` that is installed; and
+``reference``, which is plain torch, where none is and on every other device. Our own GPU kernels, ``triton``, are
+chosen by name until they have been measured. A backend that cannot work where it is asked to is an error, never
+replaced in silence.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from .reference import Reference
 
 VARIABLE = "SPARSE3D_BACKEND"
 CLASSES = {
-    "reference": "Reference",
-    "numba": "Numba",
+    "reference": "reference.Reference",
+    "numba": "numba.Numba",
+    "triton": "triton.Triton",
+    "spconv": "spconv.Spconv",
+    "spconv_triton": "spconv.SpconvTriton",
 }
-ON_CUDA: tuple[str, ...] = ()  # in this order
+ON_CUDA = ("spconv", "spconv_triton")  # in this order
 
 _chosen: ContextVar[str | None] = ContextVar("sparse3d_backend", default=None)
 
@@ -82,4 +86,5 @@ def _check_name(name: str, source: str) -> None:
 
 @cache
 def _load(name: str) -> Reference:
-    return getattr(import_module(f".{name}", __name__), CLASSES[name])()
+    module, backend = CLASSES[name].split(".")
+    return getattr(import_module(f".{module}", __name__), backend)()
