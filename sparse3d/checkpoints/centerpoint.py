@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
 from .spconv import to_own_layout
 
-STATE_KEY = "state_dict"
+STATE_KEYS = ("state_dict",)
 REST = r"(.+)"
 MAX_BLOCKS = 16  # of a level of the bird's-eye backbone
 
@@ -110,4 +110,4 @@ def load_state(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def load(detector: nn.Module, path: str | Path) -> None:
     """Load an official checkpoint file into a detector; errors as ``load_state``."""
-    load_state(detector, read_state(path, STATE_KEY))
+    load_state(detector, read_state(path, *STATE_KEYS))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
 
-STATE_KEY = "model_state"
+STATE_KEYS = ("model_state",)
 REST = r"(.+)"
 
 ENCODER: Rules = [(rf"pfn_layers\.(\d+)\.{REST}", r"layers.\1.\2")]
@@ -100,4 +100,4 @@ def load_state(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def load(detector: nn.Module, path: str | Path) -> None:
     """Load an official checkpoint file into a detector; errors as ``load_state``."""
-    load_state(detector, read_state(path, STATE_KEY))
+    load_state(detector, read_state(path, *STATE_KEYS))

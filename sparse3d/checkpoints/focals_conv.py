@@ -17,7 +17,7 @@ from .centerpoint import SECOND_BEV, SQUEEZE, STEM, residual_rules, to_our_boxes
 from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
 from .spconv import to_own_layout
 
-STATE_KEYS = (centerpoint.STATE_KEY, dsvt.STATE_KEY)
+STATE_KEYS = (*centerpoint.STATE_KEYS, *dsvt.STATE_KEYS)
 REST = r"(.+)"
 
 FOCAL: Rules = [
