@@ -45,6 +45,12 @@ def assert_same(a: KernelMap, b: KernelMap) -> None:
     for name in FIELDS:
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert torch.equal(a.table(), b.table())
+    assert (a.num_taps, a.num_inputs, a.num_outputs) == (b.num_taps, b.num_inputs, b.num_outputs)
+
+
+def assert_same_both_ways(a: KernelMap, b: KernelMap) -> None:
+    assert_same(a, b)
+    assert_same(a.transpose(), b.transpose())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,7 @@ def test_maps(geometry: Geometry) -> None:
     assert torch.equal(reached, REFERENCE.coarse_keys(coords, geometry, coarse, 3))
     sites = Sites.from_keys(reached, coarse, 3)
     arguments = (keys, shape, sites.coords, geometry, False)
-    assert_same(TRITON.match(*arguments), REFERENCE.match(*arguments))
+    assert_same_both_ways(TRITON.match(*arguments), REFERENCE.match(*arguments))
     fine = geometry.fine_shape(shape, (0, 0, 0))
     assert torch.equal(TRITON.fine_keys(coords, geometry, fine, 3), REFERENCE.fine_keys(coords, geometry, fine, 3))
 
@@ -77,7 +83,7 @@ def test_maps_near_the_ends_of_a_grid_of_almost_2_to_the_63_cells() -> None:
     rows = [[0, 0, 0, 0], [0, 0, 0, last], [0, 0, last, last], [0, 1, 0, 0], [0, 1, last, last - 1], [0, 1, last, last]]
     sites = Sites(torch.tensor(rows, dtype=torch.int32, device=DEVICE), (2, 2**31 - 1, 2**31 - 1), 1)
     arguments = (sites.keys, sites.volume, sites.coords, Geometry.submanifold(3, 3), True)
-    assert_same(TRITON.match(*arguments), REFERENCE.match(*arguments))
+    assert_same_both_ways(TRITON.match(*arguments), REFERENCE.match(*arguments))
     geometry = Geometry.of(3, 3, 2, 1)  # too many cells for a bitmap
     coarse = (sites.coords, geometry, geometry.coarse_shape(sites.volume), 1)
     assert torch.equal(TRITON.coarse_keys(*coarse), REFERENCE.coarse_keys(*coarse))
@@ -129,6 +135,16 @@ def test_neither_the_order_of_rows_nor_the_size_of_tiles_changes_anything(monkey
     monkeypatch.setattr(triton_maps, "_schedule", lambda table, geometry: Schedule.of(table, None))
     monkeypatch.setattr(backend.Tile, "of", lambda *_: backend.Tile(16, 16, 16, 4, 2))
     assert torch.equal(TRITON.convolve(x.features, weight, None, TRITON.match(*arguments)), expected)
+
+
+def test_a_forward_pass_lists_no_pairs() -> None:
+    x = some(20, 2)
+    with use_backend("triton"):
+        coarse = SparseConv3d(2, 3, 3, stride=2, padding=1).to(DEVICE)(x)
+        SparseInverseConv3d(3, 2, 3).to(DEVICE)(coarse)
+        assert "_listed" not in vars(coarse.sites.origin.kernel_map)
+        coarse.features.sum().backward()
+        assert "_listed" in vars(coarse.sites.origin.kernel_map)
 
 
 def test_sites_that_no_tap_reaches_have_the_bias() -> None:

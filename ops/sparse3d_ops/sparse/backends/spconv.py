@@ -82,10 +82,12 @@ class Spconv(Reference):
                 f"backend {self.name!r} takes float16 or float32 and at most {MAX_TAPS} taps, got {features.dtype} and "
                 f"{kernel_map.num_taps} taps; choose 'triton' or 'reference'"
             )
-        if kernel_map.num_pairs == 0:  # the packages refuse empty tensors
+        if min(kernel_map.num_inputs, kernel_map.num_outputs) == 0:  # the packages refuse empty tensors
             return super().convolve(features, weight, bias, kernel_map)
         there = kernel_map.form("implicit_gemm", lambda: Form.of(kernel_map))
-        back = kernel_map.form("implicit_gemm_back", lambda: Form.of(kernel_map.transpose()))
+        back = there  # not read
+        if torch.is_grad_enabled():
+            back = kernel_map.form("implicit_gemm_back", lambda: Form.of(kernel_map.transpose()))
         out = self.functional.SparseImplicitGemmFunction.apply(
             features.contiguous(),
             weight.contiguous(),

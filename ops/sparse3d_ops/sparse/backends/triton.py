@@ -18,8 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from ...coords import num_cells
 from ..geometry import Geometry, Triple
-from ..kernel_map import KernelMap, from_rows
+from ..kernel_map import KernelMap
 from .reference import Reference
+from .table_map import TableMap
 
 if find_spec("triton") is not None:  # otherwise why_not says so
     from ..._triton import convolution as kernels
@@ -62,10 +63,7 @@ class Triton(Reference):
         self, fine_keys: Tensor, fine_shape: Triple, coarse: Tensor, geometry: Geometry, is_submanifold: bool
     ) -> KernelMap:
         """See `Reference`."""
-        table = maps.find(fine_keys, fine_shape, coarse, geometry)
-        kernel_map = from_rows(table, len(fine_keys), geometry, is_submanifold)
-        kernel_map.form("table", lambda: table)
-        return kernel_map
+        return TableMap(maps.find(fine_keys, fine_shape, coarse, geometry), len(fine_keys), geometry, is_submanifold)
 
     def convolve(self, features: Tensor, weight: Tensor, bias: Tensor | None, kernel_map: KernelMap) -> Tensor:
         """See `Reference`; differentiable once."""
