@@ -6,7 +6,13 @@ from .bev.second import SECONDBEVBackbone
 from .detector import Detector3D
 from .features import Features
 from .heads.center_head import CenterHead
+from .heads.sparsebev_head import SparseBEVHead
 from .heads.transfusion_head import TransFusionHead
+from .images.branch import ImageBranch
+from .images.eva02 import EVA02
+from .images.fpn import FPN, SimpleFPN
+from .images.resnet import ResNet
+from .images.vovnet import VoVNet
 from .points.branch import PointBranch
 from .points.dsvt import DSVT
 from .points.focal_conv import FocalConv
@@ -22,6 +28,8 @@ from .targets.transfusion_targets import TransFusionTargetAssigner, TransFusionT
 
 __all__ = [
     "DSVT",
+    "EVA02",
+    "FPN",
     "CenterHead",
     "CenterTargetAssigner",
     "CenterTargets",
@@ -31,16 +39,21 @@ __all__ = [
     "FocalConv",
     "FocalEncoder",
     "GroundTruth",
+    "ImageBranch",
     "MeanVoxelEncoder",
     "PointBranch",
     "Preprocessor",
+    "ResNet",
     "ResidualBEVBackbone",
     "SECONDBEVBackbone",
+    "SimpleFPN",
+    "SparseBEVHead",
     "SparseConvBranch",
     "SparseEncoder",
     "TransFusionHead",
     "TransFusionTargetAssigner",
     "TransFusionTargets",
+    "VoVNet",
     "scatter_to_bev",
     "stack_layers",
 ]

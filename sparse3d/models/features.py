@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from sparse3d.structures import Cameras
+
 
 @dataclass(frozen=True)
 class Features:
@@ -15,11 +17,15 @@ class Features:
         bev: ``[B, C, Y, X]`` bird's-eye map in the config's grid, or None.
         images: one ``[B, cameras, C, H, W]`` map a level, finest first, or None.
         losses: scalar auxiliary losses by name; empty outside training.
+        cameras: the calibrated rig of each sample that the image maps belong to; empty without them.
+        image_size: ``(height, width)`` of the images that the image maps were made of, padding included.
     """
 
     bev: Tensor | None = None
     images: tuple[Tensor, ...] | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
+    cameras: tuple[Cameras, ...] = ()
+    image_size: tuple[int, int] | None = None
 
     def merge(self, other: Features) -> Features:
         """Return the union of two branches' features.
@@ -37,4 +43,6 @@ class Features:
             bev=other.bev if self.bev is None else self.bev,
             images=other.images if self.images is None else self.images,
             losses={**self.losses, **other.losses},
+            cameras=self.cameras or other.cameras,
+            image_size=self.image_size or other.image_size,
         )

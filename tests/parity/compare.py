@@ -1,7 +1,8 @@
 """Comparing what we compute with what a fixture holds, by the rule that its `.json` states.
 
 outputs      |ours - theirs| <= atol + rtol * |theirs|
-gradients    |ours - theirs| <= grad_rtol * |theirs| + grad_atol_rel_to_max * max |theirs|
+gradients    |ours - theirs| <= grad_rtol * |theirs| + grad_atol_rel_to_max * max |theirs|; where these are not given,
+             rtol * |theirs| + atol * max(|theirs|, 1)
 integers     equal
 """
 
@@ -85,7 +86,11 @@ class Comparison:
         theirs = self.take(name)
         theirs = drop_kernel(torch.from_numpy(theirs), ours.ndim).numpy()
         rule = self.case.config["tolerance"]
-        tolerance = rule["grad_rtol"] * np.abs(theirs) + rule["grad_atol_rel_to_max"] * np.abs(theirs).max(initial=0)
+        size = np.abs(theirs)
+        if "grad_rtol" in rule:
+            tolerance = rule["grad_rtol"] * size + rule["grad_atol_rel_to_max"] * size.max(initial=0)
+        else:
+            tolerance = rule["rtol"] * size + rule["atol"] * max(size.max(initial=0), 1.0)
         assert_close(name, ours, theirs, tolerance + self.noise)
 
 

@@ -115,6 +115,8 @@ class ResizeImages(ImageMove):
 class CropImages(ImageMove):
     """Cut a window of ``size`` ``(height, width)`` out of each image; where it reaches beyond, it is black.
 
+    An image that is narrower than the window lies at its left edge, as published pipelines have it.
+
     Args:
         size: height and width of the window.
         vertical: ``"bottom"`` keeps the lower edge, where the road is; ``"center"``, ``"random"``.
@@ -190,11 +192,12 @@ def move_images(sample: Sample, moves: Sequence[tuple[np.ndarray, Size]]) -> Sam
 
 def warp_image(image: Tensor, matrix: np.ndarray, size: Size) -> Tensor:
     """Return ``image`` (uint8 ``[3, H, W]``) as ``matrix`` moves it, ``[3, *size]``; black where nothing lands."""
-    scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
-    if scale < 1:
-        reduced = [max(1, round(side * scale)) for side in image.shape[1:]]
+    scales = np.linalg.norm(matrix[:2, :2], axis=0)[::-1]  # of height and width
+    if scales.min() < 1:
+        sides = zip(image.shape[1:], scales, strict=True)
+        reduced = [max(1, round(side * min(scale, 1.0))) for side, scale in sides]
         matrix = matrix @ np.diag([image.shape[2] / reduced[1], image.shape[1] / reduced[0], 1.0])
-        image = torch.nn.functional.interpolate(image[None], reduced, mode="bilinear", antialias=True)[0]
+        image = torch.nn.functional.interpolate(image[None], reduced, mode="bicubic", antialias=True)[0]
     half = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])  # OpenCV's pixels have their middle at 0
     centred = np.linalg.inv(half) @ matrix @ half
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
@@ -210,9 +213,10 @@ def _follow(cameras: Cameras, moves: Sequence[tuple[np.ndarray, Size]]) -> Camer
 
 
 def _offset(place: str, spare: int, rng: np.random.Generator) -> int:
-    if place == "random" and spare > 0:
-        return int(rng.uniform(0, spare))
-    return spare if place == "bottom" else spare // 2
+    if place == "bottom":
+        return spare
+    room = max(spare, 0)
+    return int(rng.uniform(0, room)) if place == "random" else room // 2
 
 
 @TRANSFORMS.register_module()

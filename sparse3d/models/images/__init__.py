@@ -1,0 +1,1 @@
+"""The image branch: backbones, necks, and what joins them."""

@@ -1,0 +1,77 @@
+"""What image backbones of stages have in common: which outputs, what is frozen, what is recomputed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+class StagedBackbone(BaseModule):
+    """A stem and stages, one after the other.
+
+    Args:
+        stem: images ``[N, 3, H, W]`` -> features.
+        stages: features -> features.
+        out_stages: stages (from 0) whose output is returned.
+        frozen_stages: -1 trains everything, 0 freezes the stem, n > 0 the first n stages too. What is frozen stays in
+            eval mode.
+        norm_eval: BatchNorm keeps to its running statistics in training; scale and shift are still learned.
+        checkpointing: compute the stages again in the backward pass instead of keeping what is inside of them.
+
+    Raises:
+        ValueError: if a stage does not exist.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[nn.Module],
+        out_stages: Sequence[int],
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        checkpointing: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if not out_stages or not 0 <= min(out_stages) <= max(out_stages) < len(stages):
+            raise ValueError(f"out_stages: expected some of 0 to {len(stages) - 1}, got {tuple(out_stages)}")
+        if not -1 <= frozen_stages <= len(stages):
+            raise ValueError(f"frozen_stages: expected -1 to {len(stages)}, got {frozen_stages}")
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        self.out_stages = tuple(out_stages)
+        self.frozen_stages, self.norm_eval, self.checkpointing = frozen_stages, norm_eval, checkpointing
+        for part in self._frozen():
+            part.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return one ``[N, C, h, w]`` for each of ``out_stages``, finest first."""
+        x, outputs = self.stem(images), []
+        for number, stage in enumerate(self.stages):
+            x = self._run(stage, x)
+            if number in self.out_stages:
+                outputs.append(x)
+        return outputs
+
+    def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
+        if self.checkpointing and self.training and any(p.requires_grad for p in stage.parameters()):
+            return checkpoint(stage, x, use_reentrant=False)
+        return stage(x)
+
+    def _frozen(self) -> list[nn.Module]:
+        return [] if self.frozen_stages < 0 else [self.stem, *self.stages[: self.frozen_stages]]
+
+    def train(self, mode: bool = True) -> StagedBackbone:
+        """Set the mode; frozen parts, and with ``norm_eval`` all BatchNorms, stay in eval mode."""
+        super().train(mode)
+        for part in self._frozen():
+            part.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
