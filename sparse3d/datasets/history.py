@@ -1,4 +1,4 @@
-"""Earlier frames of a scene, found by their timestamps."""
+"""Other frames of a scene, found by their timestamps."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from .index import FrameIndex
 
 
 class History:
-    """Finds the frames that were recorded certain times before a frame, in the same scene.
+    """Finds the frames that were recorded certain times before a frame, or after it, in the same scene.
 
     Frames may be missing or come in any order: what counts is when they were recorded.
 
     Args:
         frames: all frames of the index.
-        ages: seconds before the frame, ascending, e.g. ``(0.5, 1.0)``.
+        ages: seconds before the frame, in the order in which the frames are wanted, e.g. ``(0.5, 1.0)``; negative ones
+            lie after it.
 
     Raises:
-        ValueError: if the ages are not positive and ascending.
+        ValueError: if an age is 0 or given twice.
     """
 
     def __init__(self, frames: Sequence[Frame], ages: Sequence[float]) -> None:
-        if any(age <= 0 for age in ages) or list(ages) != sorted(set(ages)):
-            raise ValueError(f"past: expected ascending, positive ages in seconds, got {tuple(ages)}")
+        if 0 in ages or len(set(ages)) != len(ages):
+            raise ValueError(f"past: expected ages in seconds, none of them 0 or given twice, got {tuple(ages)}")
         self.ages = np.asarray(ages, dtype=np.float64) * 1e6
         scenes, self._timestamps = scenes_and_timestamps(frames)
         self._order = np.lexsort((self._timestamps, scenes))
@@ -35,22 +36,28 @@ class History:
         starts = np.concatenate([[0], changes])
         lengths = np.diff(np.concatenate([starts, [len(scenes)]]))
         self._start = np.repeat(starts, lengths)
+        self._end = np.repeat(starts + lengths, lengths)
 
     def rows(self, row: int) -> list[int]:
-        """Return the row of the frame that comes closest to each age before frame ``row``.
+        """Return the row of the frame that comes closest to each age before (after) frame ``row``.
 
-        It is never later than the frame itself. Where the scene does not reach back so far, its first frame stands in,
-        and for the first frame it is that frame itself, as published pipelines have it.
+        It is never on the other side of the frame, nor the frame itself if there is another one. Where the scene does
+        not reach so far, its first (last) frame stands in, and for that frame it is itself, as published pipelines
+        have it.
         """
         place = int(self._place[row])
-        start = int(self._start[place])
-        earlier = self._sorted[start : place + 1]
-        last = max(len(earlier) - 2, 0)  # a frame is its own past only if there is no other
+        before = np.arange(self._start[place], max(place, self._start[place] + 1))
+        after = np.arange(min(place + 1, self._end[place] - 1), self._end[place])
         wanted = self._timestamps[row] - self.ages
-        after = np.clip(np.searchsorted(earlier, wanted), 0, last)
-        before = np.maximum(after - 1, 0)
-        nearer = np.where(np.abs(earlier[before] - wanted) <= np.abs(earlier[after] - wanted), before, after)
-        return [int(self._order[start + found]) for found in nearer]
+        return [
+            int(self._order[nearest(self._sorted, before if age > 0 else after, time)])
+            for age, time in zip(self.ages, wanted, strict=True)
+        ]
+
+
+def nearest(timestamps: np.ndarray, candidates: np.ndarray, wanted: float) -> int:
+    """Return the candidate whose time ``timestamps[candidate]`` is nearest to ``wanted``, the first of two alike."""
+    return int(candidates[np.abs(timestamps[candidates] - wanted).argmin()])
 
 
 def scenes_and_timestamps(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:

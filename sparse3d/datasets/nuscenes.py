@@ -46,7 +46,8 @@ class NuScenesDataset(Dataset):
         indices: take the first so many frames, or those at these positions.
         class_balanced: draw frames so that all classes are shown about equally often (CBGS); which ones depends on
             ``seed``. Objects without a LiDAR point do not count.
-        past: for each frame, also take the frames that were recorded about these times before it, in seconds.
+        past: for each frame, also take those that were recorded about these times before it, in seconds; negative
+            times lie after it.
         skip_bad: where a sample cannot be loaded, return the next one that can, and say so in its ``skipped``.
 
     Raises:

@@ -13,8 +13,8 @@ from sparse3d.datasets import NuScenesDataset, write_index
 from sparse3d.datasets.history import History, scenes_and_timestamps
 from sparse3d.datasets.nuscenes_frames import scene_frames
 from sparse3d.datasets.nuscenes_tables import load_tables
-from sparse3d.datasets.transforms import LoadCameras, frame_cameras
-from sparse3d.structures import Frame
+from sparse3d.datasets.transforms import LoadCameras, LoadImages, RandomRotate, frame_cameras
+from sparse3d.structures import Frame, Sample
 from tests.conftest import REPOSITORY
 
 SYNTH = REPOSITORY / "tests" / "data" / "golden" / "nuscenes_synth"
@@ -40,9 +40,18 @@ def test_the_nearest_earlier_frame_of_the_scene_is_found(frames: list[Frame]) ->
     assert history.rows(4) == [0, 0]
 
 
-def test_ages_are_positive_and_ascending(frames: list[Frame]) -> None:
-    for ages in ((0.0,), (-1.0,), (1.0, 0.5)):
-        with pytest.raises(ValueError, match="ascending, positive"):
+def test_frames_after_it_are_found_too(frames: list[Frame]) -> None:
+    seconds = [("b", 0.0), ("a", 1.0), ("a", 0.0), ("a", 0.5), ("b", 0.5), ("a", 2.02), ("a", 2.5)]  # in no order
+    history = History([make(frames[0], *each) for each in seconds], (0.5, -0.5, -1.0))
+    assert history.rows(3) == [2, 1, 1]
+    assert history.rows(6) == [5, 6, 6]  # the last frame is its own future
+    assert history.rows(2) == [2, 3, 1]
+    assert history.rows(4) == [0, 4, 4]  # the other scene is none of it
+
+
+def test_ages_are_other_times_than_now(frames: list[Frame]) -> None:
+    for ages in ((0.0,), (1.0, 1.0)):
+        with pytest.raises(ValueError, match="none of them 0"):
             History(frames, ages)
 
 
@@ -74,3 +83,18 @@ def test_a_past_camera_sees_a_still_point_where_it_was(frames: list[Frame]) -> N
     torch.testing.assert_close(pixels[count:], expected, equal_nan=True)
     torch.testing.assert_close(depth[count:], expected_depth)
     assert not torch.allclose(depth[:count], depth[count:], atol=0.1)
+
+
+def test_a_camera_that_is_missing_is_black_and_blind(frames: list[Frame]) -> None:
+    whole = frames[-1]
+    names = [camera.name for camera in whole.cameras]
+    lacking = replace(frames[0], cameras=whole.cameras[1:])
+    sample = Sample.from_frame(whole, past=(lacking,))
+    loaded = LoadImages(names[::-1])(sample, np.random.default_rng(0))
+    assert loaded.cameras.names == (*names[::-1], *names[::-1])
+    assert not loaded.images[-1].any() and loaded.images[len(names) - 1].any()
+    points = torch.randn(200, 3, dtype=torch.float64) * 20
+    seen = RandomRotate()(loaded, np.random.default_rng(0)).cameras.visible(points)
+    assert seen[: len(names)].any(dim=1).all() and not seen[-1].any()
+    with pytest.raises(ValueError, match=r"has none of the cameras \('roof',\)"):
+        LoadCameras(["roof"])(sample, np.random.default_rng(0))

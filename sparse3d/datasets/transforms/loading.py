@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -209,14 +210,31 @@ class LoadCameras:
     Cameras of past frames follow those of the frame, time after time. Their ``lidar2cam`` takes points of the present
     LiDAR frame: the vehicle's own motion is in it.
 
+    Args:
+        names: the cameras of every frame, in this order; one that a frame lacks sees nothing, and its image is black.
+            None takes those that a frame has.
+
     Raises:
         ValueError: if a frame has no camera, or a camera no calibration.
     """
 
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        self.names = None if names is None else tuple(names)
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with ``cameras``."""
         require_unmoved(sample, type(self).__name__)
-        return sample.replace(cameras=frame_cameras(sample.frame, sample.get("past", ())))
+        frames = [self.choose(frame) for frame in (sample.frame, *sample.get("past", ()))]
+        return sample.replace(cameras=frame_cameras(frames[0], frames[1:]))
+
+    def choose(self, frame: Frame) -> Frame:
+        """Return a frame with the cameras that are asked for, blind ones where it lacks them."""
+        if self.names is None or not frame.cameras:
+            return frame
+        known = {camera.name: camera for camera in frame.cameras}
+        if not known.keys() & set(self.names):
+            raise ValueError(f"frame {frame.token} has none of the cameras {self.names}, but {tuple(known)}")
+        return replace(frame, cameras=tuple(known.get(name) or blind_camera(frame, name) for name in self.names))
 
 
 @TRANSFORMS.register_module()
@@ -230,7 +248,7 @@ class LoadImages(LoadCameras):
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with ``images`` and ``cameras``."""
-        frames = (sample.frame, *sample.get("past", ()))
+        frames = [self.choose(frame) for frame in (sample.frame, *sample.get("past", ()))]
         images = [torch.from_numpy(_read_image(camera)) for frame in frames for camera in frame.cameras]
         same_size = len({image.shape for image in images}) == 1
         return super().__call__(sample, rng).replace(images=torch.stack(images) if same_size else images)
@@ -252,11 +270,22 @@ def frame_cameras(frame: Frame, past: Sequence[Frame] = ()) -> Cameras:
     )
 
 
+def blind_camera(frame: Frame, name: str) -> CameraImage:
+    """Return a camera that sees nothing and has no file, with the size and the time of the frame's first one."""
+    nowhere = np.zeros((4, 4))  # every point has depth 0
+    return replace(frame.cameras[0], name=name, path="", lidar2cam=nowhere)
+
+
+def _is_blind(camera: CameraImage) -> bool:
+    return not camera.path and not camera.lidar2cam.any()
+
+
 def _cameras_of(frame: Frame) -> tuple[CameraImage, ...]:
     if not frame.cameras:
         raise ValueError(f"frame {frame.token} has no camera")
     for camera in frame.cameras:
-        _check_calibration(camera)
+        if not _is_blind(camera):
+            _check_calibration(camera)
     return frame.cameras
 
 
@@ -274,6 +303,8 @@ def _check_calibration(camera: CameraImage) -> None:
 
 def _read_image(camera: CameraImage) -> np.ndarray:
     """Return ``[3, H, W]`` uint8, RGB."""
+    if _is_blind(camera):
+        return np.zeros((3, camera.height, camera.width), dtype=np.uint8)
     if not Path(camera.path).is_file():
         raise FileNotFoundError(f"{camera.path}: no such image; {MOVED_HINT}")
     content = np.fromfile(camera.path, dtype=np.uint8)
