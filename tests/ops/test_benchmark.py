@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark_ops.py"
 
@@ -42,10 +45,35 @@ def test_the_generated_results_score_as_in_the_development_kit(monkeypatch: pyte
     from sparse3d.evaluation import evaluate_detections
 
     monkeypatch.syspath_prepend(TOOL.parent)
-    benchmark = importlib.import_module("benchmark_ops")
+    benchmark = importlib.import_module("ops_suites.metric")
     tables = benchmark.detection_tables(20)
     expected, _ = benchmark.devkit_metric(*tables)["nuscenes-devkit"]()
     result = evaluate_detections(*tables)
     assert 0.1 < expected.mean_ap < 0.9
     assert result.mean_ap == pytest.approx(expected.mean_ap, abs=1e-12)
     assert result.nd_score == pytest.approx(expected.nd_score, abs=1e-12)
+
+
+def test_sparse_convolution_is_timed_on_the_voxels_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every function of every case runs; where spconv is installed the suite itself checks that the numbers agree."""
+    monkeypatch.syspath_prepend(TOOL.parent)
+    suite = importlib.import_module("ops_suites.sparse_conv")
+    monkeypatch.setattr(suite, "CHANNELS", (16,))
+    cells = torch.randperm(8 * 12 * 14, generator=torch.Generator().manual_seed(0))[:150]
+    indices = torch.stack([cells // 168, cells // 14 % 12, cells % 14], dim=1).to(torch.int16)
+    np.savez(tmp_path / "scan.npz", indices=indices.numpy(), spatial_shape=np.array([41, 12, 14]))
+    cases = list(suite.sparse_conv_suite(Namespace(voxels=tmp_path / "scan.npz")))
+    assert {case.name.split(",")[0] for case in cases} >= {"kernel map", "layer", "layer with its map", "encoder"}
+    for case in cases:
+        for function in (case.ours, *case.others.values()):
+            assert function() is not None
+    np.savez(tmp_path / "other.npz", voxels=indices.numpy())
+    with pytest.raises(SystemExit, match=r"no array indices, spatial_shape; found voxels"):
+        suite.load_sites(Namespace(voxels=tmp_path / "other.npz"))
+
+
+def test_sparse_convolution_has_voxels_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOOL.parent)
+    sites = importlib.import_module("ops_suites.sparse_conv").load_sites(Namespace(voxels=None))
+    assert sites.spatial_shape == (41, 1440, 1440)
+    assert len(sites) > 50_000
