@@ -65,7 +65,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(type="TimedTrainLoop", max_seconds=540, max_iters=20000)
+train_cfg = dict(type="TimedTrainLoop", max_seconds=480, max_iters=20000)
 val_cfg = None
 val_dataloader = None
 val_evaluator = None
