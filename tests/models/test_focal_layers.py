@@ -201,7 +201,7 @@ def test_without_foreground_it_is_a_submanifold_convolution() -> None:
 def test_neighbours_may_be_ignored_in_the_weights() -> None:
     x = random_tensor(2, density=0.4)
     block = FocalConv(3, weigh_foreground=False).double().eval()
-    scores = block.scores(x)
+    scores = block.predictor(x).features.sigmoid()
     selected = block.select(x, scores[:, :-1], scores[:, -1])
     torch.testing.assert_close(selected.features.sum(dim=0), x.features.sum(dim=0))
     assert len(selected) > len(x)

@@ -4,19 +4,28 @@
     selection   foreground, growth, weight, merging: `focal_layers.py`
     output      SubM3 - BatchNorm - ReLU on the grown sites
 
-Source: Focal Sparse Convolutional Networks (Chen et al., CVPR 2022), section 3.
+With images, what voxels see in them (`image_sampling.py`) is put before, or added to, what the predictor reads, and
+added to the output before its norm, where new voxels look for themselves.
+
+Source: Focal Sparse Convolutional Networks (Chen et al., CVPR 2022), sections 3 and 3.4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparse3d_ops.sparse import SparseTensor, SubMConv3d
+from sparse3d_ops.sparse import Sites, SparseTensor, SubMConv3d
 
 from ..layers.norm import RowNorm
 from .focal_layers import OFFSETS, choose_foreground, foreground_weights, grow, propose
 from .sparse_layers import NORM, submanifold_block
+
+FUSIONS = ("concat", "sum")
+Look = Callable[[Sites], Tensor]  # image features [N, channels] of N voxels
 
 
 class FocalConv(nn.Module):
@@ -30,6 +39,11 @@ class FocalConv(nn.Module):
         weigh_foreground: multiply foreground by the mean probability of its cell.
         enlarge_channels: width of a SubM3 block before the predictor; None for no such block.
         skip_first_layer: grow into no cell with an index of 0 along any axis, as published.
+        image_fusion: how the predictor reads image features: ``"concat"``, before the voxel's, or ``"sum"``; None for a
+            detector without images.
+
+    Raises:
+        ValueError: if the fusion is unknown.
     """
 
     def __init__(
@@ -41,30 +55,49 @@ class FocalConv(nn.Module):
         weigh_foreground: bool = True,
         enlarge_channels: int | None = None,
         skip_first_layer: bool = True,
+        image_fusion: str | None = None,
     ) -> None:
         super().__init__()
+        if image_fusion not in (*FUSIONS, None):
+            raise ValueError(f"image_fusion: must be one of {FUSIONS} or None, got {image_fusion!r}")
         self.threshold = threshold
         self.top_k = top_k
         self.scale_by_importance = scale_by_importance
         self.weigh_foreground = weigh_foreground
         self.skip_first_layer = skip_first_layer
+        self.image_fusion = image_fusion
         self.enlarge = None if enlarge_channels is None else submanifold_block(channels, enlarge_channels)
-        self.predictor = SubMConv3d(enlarge_channels or channels, len(OFFSETS) + 1, 3, bias=False)
+        width = (enlarge_channels or channels) + (channels if image_fusion == "concat" else 0)
+        self.predictor = SubMConv3d(width, len(OFFSETS) + 1, 3, bias=False)
         self.conv = SubMConv3d(channels, channels, 3, bias=False)
         self.norm = RowNorm(channels, **NORM)
 
-    def forward(self, x: SparseTensor) -> tuple[SparseTensor, Tensor]:
-        """Return the output on the grown sites, and the importance ``[N]`` float32 of each voxel of the input."""
-        scores = self.scores(x)
-        probabilities, importance = scores[:, :-1], scores[:, -1]
-        grown = self.select(x, probabilities, importance)
-        out = self.conv(grown)
-        return out.replace_features(F.relu(self.norm(out.features), inplace=True)), importance
+    def forward(self, x: SparseTensor, look: Look | None = None) -> tuple[SparseTensor, Tensor]:
+        """Return the output on the grown sites, and the importance ``[N]`` float32 of each voxel of the input.
 
-    def scores(self, x: SparseTensor) -> Tensor:
-        """Return the probabilities of each voxel's neighbours and, last, its importance ``[N, 27]`` float32."""
+        Args:
+            x: N voxels.
+            look: returns what voxels see in the images; for ``image_fusion``.
+
+        Raises:
+            ValueError: if there is a fusion and nothing to look with, or the other way round.
+        """
+        if (look is None) != (self.image_fusion is None):
+            raise ValueError(f"FocalConv: image_fusion is {self.image_fusion!r}, but look is {look}")
+        scores = self.predictor(self.describe(x, look)).features.float().sigmoid()
+        probabilities, importance = scores[:, :-1], scores[:, -1]
+        out = self.conv(self.select(x, probabilities, importance))
+        features = out.features if look is None else out.features + look(out.sites)
+        return out.replace_features(F.relu(self.norm(features), inplace=True)), importance
+
+    def describe(self, x: SparseTensor, look: Look | None = None) -> SparseTensor:
+        """Return what the predictor reads."""
         seen = x if self.enlarge is None else self.enlarge(x)
-        return self.predictor(seen).features.float().sigmoid()
+        if look is None:
+            return seen
+        if self.image_fusion == "concat":
+            return seen.replace_features(torch.cat([look(x.sites), seen.features], dim=1))
+        return seen.replace_features(seen.features + look(x.sites))
 
     def foreground(self, x: SparseTensor, importance: Tensor) -> Tensor:
         """Return the mask ``[N]`` of foreground among the voxels of the input."""

@@ -1,14 +1,20 @@
-"""Focals Conv: its block in both flavours, and its encoder."""
+"""Focals Conv: its block in both flavours, with and without images, and its encoder."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sparse3d.checkpoints import focals_conv as names
 from sparse3d.models import FocalConv, FocalEncoder, GroundTruth
 from sparse3d.models.points.focal_layers import importance_loss, inside_objects, voxel_positions
+from sparse3d.models.points.image_sampling import PixelRule, sample_images
 from sparse3d.structures import Boxes3D, Grid
-from sparse3d_ops.sparse import SparseTensor
+from sparse3d_ops.sparse import Sites, SparseTensor
 
 from ..cases import Case
 from ..compare import Comparison, match_rows
@@ -22,8 +28,9 @@ KITTI_VOXELS = [0.1, 0.05, 0.05]
 
 
 def check_block(case: Case) -> None:
-    """OpenPCDet's flavour, LiDAR only."""
-    config = case.config["config"]
+    """OpenPCDet's flavour."""
+    config, inputs = case.config["config"], _inputs(case)
+    images = inputs.get("image_feat")
     block = FocalConv(
         config["inplanes"],
         config["threshold"],
@@ -31,48 +38,97 @@ def check_block(case: Case) -> None:
         scale_by_importance=config.get("mask_multi", False),
         weigh_foreground=not config.get("skip_mask_kernel", False),
         enlarge_channels=config.get("enlarge_voxel_channels"),
+        image_fusion=None if images is None else "concat",
     )
     lower = config.get("point_cloud_range", KITTI_RANGE)
     grid = Grid([*lower[2::-1], *lower[:2:-1]], config.get("voxel_size", KITTI_VOXELS)[::-1])
-    _check_block(case, block, grid, "rotated")
+    if images is None:
+        return _check_block(case, block, grid, "rotated")
+    lidar2img = F.pad(inputs["lidar_to_img"], (0, 0, 0, 1)).double() @ _undo_augmentation(inputs)
+    size = tuple(inputs["image_hw"].tolist())
+    views = _View(images[:, None], lidar2img[:, None], size, grid, PixelRule())
+    return _check_block(case, block, grid, "rotated", views)
+
+
+def _undo_augmentation(inputs: dict[str, Tensor]) -> Tensor:
+    """``[B, 4, 4]``: positions as the network sees them -> as recorded."""
+    angle = -inputs["noise_rot"].double()
+    matrix = torch.eye(4, dtype=torch.float64).repeat(len(angle), 1, 1)
+    cos, sin = angle.cos(), angle.sin()
+    matrix[:, :2, :2] = torch.stack([torch.stack([cos, -sin], dim=1), torch.stack([sin, cos], dim=1)], dim=1)
+    matrix[:, 1] *= torch.where(inputs["flip_x"], -1.0, 1.0)[:, None]
+    matrix[:, :, :3] /= inputs["noise_scale"].double()[:, None, None]
+    return matrix
 
 
 def check_centerpoint_block(case: Case) -> None:
-    """CenterPoint's flavour, LiDAR only."""
-    config = case.config["config"]
+    """CenterPoint's flavour."""
+    config, inputs = case.config["config"], _inputs(case)
+    images = inputs.get("image_feat")
     block = FocalConv(
         config["inplanes"],
         config["threshold"],
         config["topk"],
         scale_by_importance=config["mask_multi"],
         weigh_foreground=False,
+        image_fusion=None if images is None else "sum",
     )
-    _check_block(case, block, Grid(config["point_cloud_range"], config["voxel_size"]), "doubled")
+    grid = Grid(config["point_cloud_range"], config["voxel_size"])
+    if images is None:
+        return _check_block(case, block, grid, "doubled")
+    intrinsics = torch.eye(4).repeat(*inputs["cam_intrinsic"].shape[:2], 1, 1)
+    intrinsics[..., :3, :3] = inputs["cam_intrinsic"]
+    lidar2img = (intrinsics.double() @ inputs["lidar2cam"].double()).transpose(0, 1)
+    depths = [float(config["depth_thres"][camera]) for camera in config["cameras"]]
+    rule = PixelRule(scale=float(Fraction(config["image_scale"])), min_depths=depths, skip_first=True)
+    size = tuple(inputs["image_hw"].tolist())
+    return _check_block(case, block, grid, "doubled", _View(images.transpose(0, 1), lidar2img, size, grid, rule))
 
 
-def _check_block(case: Case, block: FocalConv, grid: Grid, rule: str) -> None:
+@dataclass(frozen=True)
+class _View:
+    """The images of a case; called, what the voxels of sites see in them. The block's stride is 1."""
+
+    maps: Tensor  # [B, cameras, C, h, w]
+    lidar2img: Tensor  # [B, cameras, 4, 4]
+    size: tuple[int, int]
+    grid: Grid
+    rule: PixelRule
+
+    def __call__(self, sites: Sites) -> Tensor:
+        positions = voxel_positions(sites, self.grid, 1)
+        return sample_images(self.maps, self.lidar2img, self.size, positions, sites.indices[:, 0], self.rule)
+
+
+def _check_block(case: Case, block: FocalConv, grid: Grid, rule: str, view: _View | None = None) -> None:
     comparison = _prepare(case, block, names.FOCAL)
     inputs, config = _inputs(case), case.config["config"]
     truth = _truth(inputs["gt_boxes"])
-    features = inputs["features"].requires_grad_()
-    x = SparseTensor.coalesce(features, inputs["indices"], config["spatial_shape_zyx"], truth.batch_size)
+    leaves = {"features": inputs["features"].requires_grad_()}
+    if "grad/in.image_feat" in case.arrays:
+        leaves["image_feat"] = inputs["image_feat"].requires_grad_()
+        view = replace(view, maps=leaves["image_feat"][:, None])
+    x = SparseTensor.coalesce(leaves["features"], inputs["indices"], config["spatial_shape_zyx"], truth.batch_size)
 
-    seen = x if block.enlarge is None else block.enlarge(x)
+    described = block.describe(x, view)
     rows = match_rows(x.indices.numpy(), case.arrays["in/indices"])
-    comparison.output("importance", block.predictor(seen).features[rows])
-    out, importance = block(x)
+    if view is not None:
+        comparison.output("fused_input_features", described.features[rows])
+    comparison.output("importance", block.predictor(described).features[rows])
+    out, importance = block(x, view)
     _compare_tensor(comparison, "", out)
     _weighted(case, out.features).backward(retain_graph=True)
-    comparison.gradients(block, features=features)
+    comparison.gradients(block, **leaves)
 
     if comparison.has("focal_loss"):
         block.zero_grad()
-        features.grad = None
+        for leaf in leaves.values():
+            leaf.grad = None
         inside = inside_objects(voxel_positions(x.sites, grid, config["voxel_stride"]), x.indices[:, 0], truth, rule)
         loss = importance_loss(importance, inside)
         comparison.output("focal_loss", loss)
         loss.backward()
-        comparison.gradients(block, of="focal_loss", features=features)
+        comparison.gradients(block, of="focal_loss", **leaves)
     comparison.finish()
 
 
@@ -148,8 +204,10 @@ def _stage_outputs(encoder: FocalEncoder) -> dict[int, SparseTensor]:
 
 
 KINDS = {
+    "focals_conv/focal_block_fusion": check_block,
     "focals_conv/focal_block_lidar": check_block,
     "focals_conv/focal_block_lidar_plain": check_block,
     "focals_conv/focal_block_centerpoint": check_centerpoint_block,
+    "focals_conv/focal_block_centerpoint_fusion": check_centerpoint_block,
     "focals_conv/focal_backbone": check_encoder,
 }
