@@ -16,6 +16,8 @@ from torch import Tensor
 
 MIN_DEPTH = 1e-5  # metres; what lies closer to the image plane has no pixel
 
+TENSORS = ("intrinsics", "lidar2cam", "image_aug", "image_sizes", "timestamps")
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -72,6 +74,14 @@ class Cameras:
             timestamps=torch.zeros(count, dtype=torch.float64) if timestamps is None else timestamps.double(),
         )
 
+    @classmethod
+    def cat(cls, rigs: Sequence[Cameras]) -> Cameras:
+        """Return the cameras of several rigs, one after the other; all of them must see points of one LiDAR frame."""
+        return cls(
+            names=tuple(name for rig in rigs for name in rig.names),
+            **{each: torch.cat([getattr(rig, each) for rig in rigs]) for each in TENSORS},
+        )
+
     @property
     def lidar2img(self) -> Tensor:
         """``[C, 4, 4]``: points ``(x, y, z, 1)`` -> ``(u * depth, v * depth, depth, 1)``."""
@@ -110,8 +120,7 @@ class Cameras:
 
     def to(self, *args: Any, **kwargs: Any) -> Cameras:
         """Move to a device like ``Tensor.to``; matrices stay float64 until they are used."""
-        tensors = ("intrinsics", "lidar2cam", "image_aug", "image_sizes", "timestamps")
-        return replace(self, **{name: getattr(self, name).to(*args, **kwargs) for name in tensors})
+        return replace(self, **{name: getattr(self, name).to(*args, **kwargs) for name in TENSORS})
 
     def __len__(self) -> int:
         return len(self.names)

@@ -149,7 +149,7 @@ class EVA02(BaseModule):
         self.embedding = nn.Conv2d(3, channels, patch_size, stride=patch_size)
         side = pretrained_size // patch_size
         self.positions = nn.Parameter(torch.zeros(1, 1 + side * side, channels))  # the first was for a class token
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = [drop_path * block / max(depth - 1, 1) for block in range(depth)]
         self.blocks = nn.ModuleList(
             EVA02Block(channels, num_heads, int(channels * mlp_ratio), 0 if n in global_blocks else window_size, rate)
             for n, rate in enumerate(rates)

@@ -75,6 +75,7 @@ class DenoisingQueries:
         group = torch.arange(num_groups, device=counts.device).repeat_interleave(count)
         boxes = truth.boxes.tensor[objects].clone()
         boxes[:, :3] += noise.centers * boxes[:, 3:6] / 2 * scale
+        boxes[:, 7:] = boxes[:, 7:].where(boxes[:, 7:].isfinite(), 0)  # what has an unknown velocity starts still
         labels = truth.labels[objects].where(~noise.changes, noise.labels)
         slots = place[objects] + group * most
         return cls(boxes, labels, truth.batch_index[objects], slots, objects, most * num_groups, num_groups)

@@ -1,0 +1,48 @@
+# A small SparseBEV for the synthetic world, trained by the clock: thin ResNet, 128 x 352 pixels, two frames.
+_base_ = ["../_base_/datasets/nuscenes_camera.py", "../_base_/runtime.py"]
+
+data_root = "data/synthetic"
+image_size = [128, 352]
+resize_factors = [0.20, 0.26]
+past = [0.5]
+num_frames = 2
+num_queries = 100
+
+train_dataloader = dict(batch_size=2, num_workers=1)
+test_dataloader = dict(batch_size=1, num_workers=1)
+
+model = dict(
+    type="Detector3D",
+    data_preprocessor=dict(type="Preprocessor", images=dict(size_divisor=32)),
+    image_branch=dict(
+        type="ImageBranch",
+        backbone=dict(type="ResNet", depth=50, base_channels=16),
+        neck=dict(type="FPN", in_channels=[64, 128, 256, 512], out_channels=64, num_outs=4),
+        num_frames="$num_frames",
+    ),
+    head=dict(
+        type="SparseBEVHead",
+        grid="$grid",
+        class_names="$class_names",
+        num_queries="$num_queries",
+        num_frames="$num_frames",
+        channels=64,
+        num_layers=4,
+        layer=dict(num_points=4, num_levels=4, ffn_channels=128, dropout=0.0, mixing=dict(out_points=32)),
+        decoder=dict(center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], top_k=300, score_threshold=0.02),
+    ),
+)
+
+train_cfg = dict(type="TimedTrainLoop", max_seconds=1800, max_iters=20000)
+val_cfg = None
+val_dataloader = None
+val_evaluator = None
+optim_wrapper = dict(
+    type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.01), clip_grad=dict(max_norm=35)
+)
+custom_hooks = [dict(type="OneCycleByProgress", peak_lr=1e-3), dict(type="ProgressHook")]
+default_hooks = dict(
+    logger=dict(interval=50, log_metric_by_epoch=False),
+    checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=-1, save_last=True),
+)
+log_processor = dict(by_epoch=False)
