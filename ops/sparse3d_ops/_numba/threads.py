@@ -23,7 +23,7 @@ MIN_WORK = 1 << 16  # elementary steps that are worth handing to a second thread
 def run(kernel: Callable[..., Any], bounds: list[int], *args: Any) -> None:
     """Call ``kernel(start, stop, *args)`` for each pair of neighbouring ``bounds``, the last one in this thread."""
     ranges = list(pairwise(bounds))
-    futures = [_pool().submit(kernel, start, stop, *args) for start, stop in ranges[:-1]]
+    futures = [pool().submit(kernel, start, stop, *args) for start, stop in ranges[:-1]]
     kernel(*ranges[-1], *args)
     for future in futures:
         future.result()
@@ -48,9 +48,10 @@ def _parts(rows: int, work: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
+    """Return the threads that kernels share; they start at the first use."""
     return ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="sparse3d_ops")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=pool.cache_clear)

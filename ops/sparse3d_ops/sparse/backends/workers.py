@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..._numba.threads import MIN_WORK, _pool
+from ..._numba.threads import MIN_WORK, pool
 
 Worker = Callable[[int], None]
 
@@ -34,7 +34,7 @@ def share(count: int, work: int, make_worker: Callable[[], Worker]) -> None:
             for item in items:
                 worker(item)
 
-    futures = [_pool().submit(run) for _ in range(threads - 1)]
+    futures = [pool().submit(run) for _ in range(threads - 1)]
     try:
         run()
     finally:
