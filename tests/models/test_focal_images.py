@@ -1,0 +1,104 @@
+"""What voxels see in images, and how focal convolutions use it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparse3d.models import FocalConv
+from sparse3d.models.points.image_sampling import PixelRule, read_pixels, sample_images
+from sparse3d_ops.sparse import Sites, SparseTensor
+
+SIZE = (12, 20)  # height, width
+
+
+def pinhole(focal: float = 10.0) -> Tensor:
+    """A camera at the origin that looks along z, with the optical axis in the middle of the image."""
+    matrix = torch.eye(4)
+    matrix[0, 0] = matrix[1, 1] = focal
+    matrix[0, 2], matrix[1, 2] = SIZE[1] / 2, SIZE[0] / 2
+    return matrix
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (12, 20), (7, 9)])
+def test_pixels_are_read_as_from_an_interpolated_map(shape: tuple[int, int]) -> None:
+    view = torch.randn(4, *shape)
+    v, u = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
+    pixels = torch.stack([u.flatten(), v.flatten()], dim=1)
+    whole = F.interpolate(view[None], SIZE, mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(read_pixels(view, pixels, SIZE), whole.flatten(1).T, rtol=1e-4, atol=1e-5)
+
+
+def test_a_position_falls_on_the_pixel_that_its_ray_meets() -> None:
+    positions = torch.tensor([[0.19, -0.1, 2.0], [5.0, 0, 1.0], [0.0, 0.0, 0.0]])
+    rows, pixels = PixelRule().find(positions, pinhole(), 0, SIZE)
+    assert rows.tolist() == [0]
+    assert pixels.tolist() == [[10, 5]]
+
+
+def test_what_lies_behind_is_seen_unless_there_is_a_least_depth() -> None:
+    behind = torch.tensor([[0.1, 0.1, -2.0]])
+    assert len(PixelRule().find(behind, pinhole(), 0, SIZE)[0]) == 1
+    assert len(PixelRule(min_depths=[0.0]).find(behind, pinhole(), 0, SIZE)[0]) == 0
+    ahead = torch.tensor([[0.1, 0.1, 0.9], [0.1, 0.1, 1.1]])
+    assert PixelRule(min_depths=[9.0, 1.0]).find(ahead, pinhole(), 1, SIZE)[0].tolist() == [1]
+
+
+def test_pixels_are_truncated_before_and_after_the_scale() -> None:
+    position = torch.tensor([[0.77, 0.0, 1.0]])  # u = 17.7 -> 17 -> 11.33 -> 11; without the first step 11.8
+    _, pixels = PixelRule(scale=2 / 3).find(position, pinhole(), 0, SIZE)
+    assert pixels.tolist() == [[11, 4]]
+
+
+def test_the_first_row_and_column_may_be_blind() -> None:
+    corner = torch.tensor([[-0.95, 0.0, 1.0], [0.0, -0.55, 1.0], [0.0, 0.0, 1.0]])
+    assert PixelRule().find(corner, pinhole(), 0, SIZE)[0].tolist() == [0, 1, 2]
+    assert PixelRule(skip_first=True).find(corner, pinhole(), 0, SIZE)[0].tolist() == [2]
+
+
+def test_cameras_add_up_and_samples_look_into_their_own_images() -> None:
+    maps = torch.randn(2, 2, 3, 6, 10, requires_grad=True)
+    matrices = torch.stack([pinhole(), pinhole(8.0)]).repeat(2, 1, 1, 1)
+    positions = torch.tensor([[0.1, 0.1, 1.0], [0.1, 0.1, 1.0], [50.0, 0, 1.0]])
+    sample = torch.tensor([0, 1, 1], dtype=torch.int32)
+    seen = sample_images(maps, matrices, SIZE, positions, sample, PixelRule())
+    for row in (0, 1):
+        parts = []
+        for camera in (0, 1):
+            _, pixels = PixelRule().find(positions[row : row + 1], matrices[row, camera], camera, SIZE)
+            parts.append(read_pixels(maps[row, camera], pixels, SIZE)[0])
+        torch.testing.assert_close(seen[row], sum(parts))
+    assert not seen[2].any()
+    seen.sum().backward()
+    assert maps.grad.abs().sum() > 0
+
+
+def test_new_voxels_look_for_themselves() -> None:
+    indices = torch.tensor([[0, 2, 2, 2], [0, 3, 3, 3]]).int()
+    x = SparseTensor(torch.randn(2, 4), indices, (6, 6, 6), 1)
+    looks: list[Sites] = []
+
+    def look(sites: Sites) -> Tensor:
+        looks.append(sites)
+        return torch.ones(len(sites), 4)
+
+    torch.manual_seed(0)
+    for fusion in ("concat", "sum"):
+        looks.clear()
+        block = FocalConv(4, threshold=0.0, top_k=False, image_fusion=fusion).eval()
+        out, _ = block(x, look)
+        assert looks[0] is x.sites
+        assert looks[1] is out.sites
+        assert len(out) > len(x)
+
+
+def test_images_and_fusion_go_together() -> None:
+    x = SparseTensor(torch.randn(1, 4), torch.zeros(1, 4).int(), (6, 6, 6), 1)
+    with pytest.raises(ValueError, match="image_fusion"):
+        FocalConv(4, image_fusion="sum")(x)
+    with pytest.raises(ValueError, match="image_fusion"):
+        FocalConv(4)(x, lambda sites: torch.zeros(len(sites), 4))
+    with pytest.raises(ValueError, match="must be one of"):
+        FocalConv(4, image_fusion="mean")

@@ -1,0 +1,124 @@
+"""Draw which voxels the focal convolutions of a detector keep as foreground, and which they grow.
+
+    python tools/draw_focal_voxels.py CONFIG CHECKPOINT --out focus.png
+    python tools/draw_focal_voxels.py CONFIG work_dirs/NAME --split val --sample 3 --zoom 0 -10 20 10 --out focus.png
+
+A panel is one focal convolution, seen from above.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from common import add_config, plain_errors, read_config
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from sparse3d.checkpoints import load_converted
+from sparse3d.datasets.transforms import LoadAnnotations
+from sparse3d.engine import newest_checkpoint, read_checkpoint
+from sparse3d.models import Detector3D, FocalConv, FocalEncoder
+from sparse3d.registry import DATASETS, MODELS
+from sparse3d.structures import Sample
+from sparse3d.visualization import save_image
+from sparse3d.visualization.focus import Focus, draw_focus
+from sparse3d_ops import lookup
+from sparse3d_ops.sparse import SparseTensor
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config(parser)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint, or a work directory for its newest one")
+    parser.add_argument("--out", type=Path, required=True, help="picture to write, .png")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: %(default)s)")
+    parser.add_argument("--sample", type=int, default=0, help="position in the data set (default: %(default)s)")
+    parser.add_argument(
+        "--zoom", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="square to show in metres (default: all)"
+    )
+    parser.add_argument("--size", type=int, default=500, help="pixels of a panel's side (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Draw."""
+    arguments = parse_arguments()
+    config = read_config(arguments)
+    init_default_scope(config.default_scope)
+    with plain_errors("draw_focal_voxels"):
+        detector = build_detector(config, arguments.checkpoint)
+    sample = load_sample(config, arguments.split, arguments.sample)
+    grid = detector.point_branch.grid
+    extent = (*grid.lower[:2], *grid.upper[:2])
+    picture = draw_focus(
+        watch(detector, sample),
+        sample.gt if "gt" in sample else None,
+        extent,
+        tuple(arguments.zoom or extent),
+        class_names=config.class_names,
+        size=arguments.size,
+        title="Focal convolutions",
+    )
+    save_image(arguments.out, picture)
+    print(f"picture: {arguments.out}")
+
+
+def build_detector(config: Config, checkpoint: Path) -> Detector3D:
+    """Return the config's detector with trained weights."""
+    detector = MODELS.build(config.model).eval()
+    if not isinstance(getattr(detector.point_branch, "backbone", None), FocalEncoder):
+        raise SystemExit("draw_focal_voxels: the config's detector has no focal convolutions")
+    path = newest_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
+    if path is None:
+        raise SystemExit(f"draw_focal_voxels: {checkpoint} holds no checkpoint")
+    state = read_checkpoint(path)
+    load_converted(detector, state.get("state_dict", state))
+    return detector
+
+
+def load_sample(config: Config, split: str, number: int) -> Sample:
+    """Return a sample of a data set after its pipeline, with its objects."""
+    dataset = DATASETS.build(config[f"{split}_dataloader"].dataset)
+    if not 0 <= number < len(dataset):
+        raise SystemExit(f"draw_focal_voxels: no sample {number}, the {split} set has {len(dataset)}")
+    sample = dataset[number]
+    if "gt" not in sample:
+        sample = LoadAnnotations(config.class_names, min_points=1)(sample, None)
+    return sample
+
+
+@torch.no_grad()
+def watch(detector: Detector3D, sample: Sample) -> list[Focus]:
+    """Return what each focal convolution does with the voxels of a sample."""
+    seen: list[Focus] = []
+    encoder = detector.point_branch.backbone
+    handles = [
+        focal.register_forward_hook(
+            lambda module, inputs, outputs, stage=stage: seen.append(compare(stage, module, inputs[0], *outputs))
+        )
+        for stage, focal in encoder.focals.items()
+    ]
+    detector.test_step([sample])
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def compare(stage: str, focal: FocalConv, before: SparseTensor, after: SparseTensor, importance: torch.Tensor) -> Focus:
+    """Return the voxels around one focal convolution."""
+    foreground = focal.foreground(before, importance)
+    new = lookup(before.sites.keys, after.sites.keys) < 0
+    return Focus(
+        title=f"stage {stage}",
+        background=before.indices[~foreground, 1:],
+        foreground=before.indices[foreground, 1:],
+        grown=after.indices[new, 1:],
+        shape=before.spatial_shape[1:],
+    )
+
+
+if __name__ == "__main__":
+    main()
