@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from sparse3d.registry import MODELS
-from sparse3d.structures import Batch, Sample
+from sparse3d.structures import Batch, Grid, Sample
 from sparse3d_ops.sparse import SparseTensor
 
 from ..bev.scatter import stack_layers
@@ -20,9 +21,19 @@ from .branch import PointBranch
 class SparseConvBranch(PointBranch):
     """Encode voxels, convolve them to a coarser grid, stack what is left of the height, and refine the map.
 
-    Arguments as ``PointBranch``; the backbone maps ``(SparseTensor, GroundTruth or None)`` to a ``SparseTensor`` at the
-    grid's stride and auxiliary losses.
+    Arguments as ``PointBranch``, of which the backbone is required: it maps ``(SparseTensor, GroundTruth or None)`` to
+    a ``SparseTensor`` at the grid's stride and auxiliary losses.
     """
+
+    def __init__(
+        self,
+        grid: Grid | Mapping[str, Any],
+        voxel_encoder: dict,
+        backbone: dict,
+        bev_backbone: dict,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(grid, voxel_encoder, bev_backbone, backbone, init_cfg)
 
     def make_map(
         self, features: Tensor, batch: Batch, image_features: Features | None, samples: Sequence[Sample]
