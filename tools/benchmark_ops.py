@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from ops_suites.kernels import boxes_suite, segment_suite, voxelize_suite, windows_suite
 from ops_suites.metric import FULL_SAMPLES, metric_suite
+from ops_suites.sampling import sampling_suite
 from ops_suites.sparse_conv import sparse_conv_suite
 from ops_suites.timing import Case, Timing, run_case
 from rich.console import Console
@@ -32,6 +33,7 @@ SUITES: dict[str, Callable[[argparse.Namespace], Iterator[Case]]] = {
     "segment": segment_suite,
     "boxes": boxes_suite,
     "windows": windows_suite,
+    "sampling": sampling_suite,
     "sparse_conv": sparse_conv_suite,
     "metric": metric_suite,
 }

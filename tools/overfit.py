@@ -175,7 +175,8 @@ def _score(model: BaseModel, samples: list[Sample], metric: NuScenesMetric) -> N
 def _draw(model: BaseModel, samples: list[Sample], config: Config, folder: Path) -> None:
     for sample in _predict(model, samples):
         path = folder / f"overfit_{sample.frame.token}.png"
-        save_image(path, draw_bev(sample.points, sample.gt, sample.pred, config.class_names))
+        points = sample.get("points", torch.zeros(0, 3))  # a detector of images loads none
+        save_image(path, draw_bev(points, sample.gt, sample.pred, config.class_names))
         print(f"picture: {path}")
 
 

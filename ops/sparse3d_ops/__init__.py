@@ -16,7 +16,7 @@ from .boxes import (
 )
 from .coords import bev_cells, lookup, num_cells, pack, unique, unpack
 from .descriptors import describe_points
-from .sampling import sample_views
+from .sampling import FeatureMaps, sample_views
 from .segment import Segments, segment_gather, segment_max, segment_mean, segment_sum
 from .segment_tree import SegmentTree
 from .sets import (
@@ -34,6 +34,7 @@ from .voxelize import HardVoxelization, Voxelization, grid_shape, voxelize, voxe
 from .windows import SetPartition, Windows, partition_sets, partition_windows
 
 __all__ = [
+    "FeatureMaps",
     "HardVoxelization",
     "LayoutIndex",
     "Pooling",

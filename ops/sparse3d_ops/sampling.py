@@ -9,6 +9,9 @@ may look into several views (V of them); a view of weight zero is not read.
 Sums are taken in the dtype of the features; half precision is computed in float32. On a CPU the result has the same
 bits on any number of threads.
 
+A decoder samples the same features several times. `FeatureMaps` brings them into the kernel's order once, and collects
+their gradient in one place: each backward pass adds to it, none makes a map of its own.
+
 Source: SparseBEV (Liu et al., ICCV 2023), section 3.3, after AdaMixer (Gao et al., CVPR 2022), section 3.2.
 """
 
@@ -30,19 +33,46 @@ HALF = (torch.float16, torch.bfloat16)
 CORNERS = 4
 
 
+class FeatureMaps:
+    """Features of many cameras and frames, ready to be sampled any number of times.
+
+    Features whose memory is channels-last are read where they are; others are copied.
+
+    Args:
+        levels: L of ``[B, T, N, C, H, W]``, floating point.
+
+    Raises:
+        ValueError: if there is no level, or they differ in more than height and width.
+    """
+
+    def __init__(self, levels: Sequence[Tensor]) -> None:
+        _check_levels(levels)
+        self.dtype, self.device = levels[0].dtype, levels[0].device
+        self.shape = tuple(levels[0].shape[:4])  # B, T, N, C
+        wide = [level.float() if level.dtype in HALF else level for level in levels]
+        self.sampled = [_channels_last(level.detach()).contiguous() for level in wide]
+        self.gradient = _Gradient()
+        # Stands for the features in the graph: whoever samples them sends it an empty gradient, after having added to
+        # the real one.
+        self.ticket = _Collect.apply(self.gradient, *wide)
+        self.differentiable = wide if self.device.type != "cpu" else None
+
+    def __len__(self) -> int:
+        return len(self.sampled)
+
+
 def sample_views(
-    features: Sequence[Tensor],  # L of [B, T, N, C, H, W]
+    features: FeatureMaps | Sequence[Tensor],  # L of [B, T, N, C, H, W]
     locations: Tensor,  # [B, Q, G, T, P, V, 2]
     views: Tensor,  # [B, Q, G, T, P, V]
     weights: Tensor,  # [B, Q, G, T, P, V, L]
 ) -> Tensor:  # [B, Q, G, T, P, C / G]
     """Return what Q queries see with G groups of P points in T frames of N cameras.
 
-    Differentiable once, with respect to features, locations and weights. Features whose memory is channels-last are
-    read where they are; others are copied.
+    Differentiable once, with respect to features, locations and weights.
 
     Args:
-        features: one map a level, floating point.
+        features: one map a level; as ``FeatureMaps`` where they are sampled more than once.
         locations: ``(u, v)`` of each point in each of its V views.
         views: int64 in ``[0, N)``, the cameras of those views.
         weights: share of each view and level.
@@ -51,14 +81,13 @@ def sample_views(
         ValueError: if shapes or dtypes do not fit together, the groups do not divide the channels, or a view is no
             camera.
     """
-    _check(features, locations, views, weights)
-    dtype = features[0].dtype
-    if dtype in HALF:
-        features = [level.float() for level in features]
-    locations, weights = locations.to(features[0].dtype), weights.to(features[0].dtype)
-    if features[0].device.type != "cpu":
-        return sample_views_reference(features, locations, views, weights).to(dtype)
-    return _Sample.apply(locations, views, weights, *features).to(dtype)
+    maps = features if isinstance(features, FeatureMaps) else FeatureMaps(features)
+    _check_points(maps, locations, views, weights)
+    dtype = maps.sampled[0].dtype
+    locations, weights = locations.to(dtype), weights.to(dtype)
+    if maps.differentiable is not None:
+        return sample_views_reference(maps.differentiable, locations, views, weights).to(maps.dtype)
+    return _Sample.apply(maps.ticket, locations, views, weights, maps.sampled, maps.gradient).to(maps.dtype)
 
 
 def sample_views_reference(
@@ -86,11 +115,57 @@ def _by_slab(values: Tensor) -> Tensor:
     return values.permute(0, 3, 2, 1, 4, 5, 6).flatten(0, 2)
 
 
+class _Gradient:
+    """The gradient of features, while it is being collected."""
+
+    def __init__(self) -> None:
+        self.levels: list[Tensor] | None = None
+
+    def open(self, like: Sequence[Tensor]) -> list[Tensor]:
+        """Return what to add to."""
+        if self.levels is None:
+            self.levels = [torch.zeros_like(level) for level in like]
+        return self.levels
+
+    def take(self) -> list[Tensor] | None:
+        """Return what was collected, and begin anew."""
+        levels, self.levels = self.levels, None
+        return levels
+
+
+class _Collect(torch.autograd.Function):
+    """Features -> ticket; back, the gradient that was collected since."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: _Gradient, *features: Tensor) -> Tensor:
+        ctx.gradient = gradient
+        return features[0].new_zeros(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        collected = ctx.gradient.take()
+        needed = ctx.needs_input_grad[1:]
+        if collected is None:
+            return (None,) * (1 + len(needed))
+        order = (0, 1, 2, 5, 3, 4)  # of [B, T, N, H, W, C] in [B, T, N, C, H, W]
+        return None, *(level.permute(order) if need else None for level, need in zip(collected, needed, strict=True))
+
+
 class _Sample(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, locations: Tensor, views: Tensor, weights: Tensor, *features: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        ticket: Tensor,
+        locations: Tensor,
+        views: Tensor,
+        weights: Tensor,
+        features: list[Tensor],
+        gradient: _Gradient,
+    ) -> Tensor:
         ctx.save_for_backward(locations, views, weights, *features)
-        groups, channels = locations.shape[2], features[0].shape[3]
+        ctx.gradient = gradient
+        groups, channels = locations.shape[2], features[0].shape[5]
         out = locations.new_zeros(*views.shape[:5], channels // groups)
         _run(kernels.sample_level, features, (locations, views, weights), out)
         return out
@@ -99,39 +174,25 @@ class _Sample(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor | None, ...]:
         locations, views, weights, *features = ctx.saved_tensors
-        gradients = gradients.contiguous()
         to_locations, to_weights = torch.zeros_like(locations), torch.zeros_like(weights)
-        needed = ctx.needs_input_grad[3:]
-        to_features = [
-            _channels_last(level).new_zeros(_channels_last(level).shape if need else (0,) * 6)
-            for level, need in zip(features, needed, strict=True)
-        ]
-        _run(
-            kernels.sample_level_backward,
-            features,
-            (locations, views, weights),
-            gradients,
-            to_features,
-            to_locations,
-            to_weights,
-        )
-        back = [
-            level.permute(0, 1, 2, 5, 3, 4) if need else None for level, need in zip(to_features, needed, strict=True)
-        ]
-        return to_locations, None, to_weights, *back
+        wanted = ctx.needs_input_grad[0]
+        to_features = ctx.gradient.open(features) if wanted else [level.new_empty((0,) * 6) for level in features]
+        points = (locations, views, weights)
+        results = (gradients.contiguous(), to_features, to_locations, to_weights)
+        _run(kernels.sample_level_backward, features, points, *results)
+        return gradients.new_zeros(()) if wanted else None, to_locations, None, to_weights, None, None
 
 
 def _run(kernel: Any, features: Sequence[Tensor], points: Sequence[Tensor], *results: Any) -> None:
-    """Call a kernel for each level; a result that is a list has one tensor a level."""
+    """Call a kernel for each level ``[B, T, N, H, W, C]``; a result that is a list has one tensor a level."""
     batch, _, groups, frames = points[0].shape[:4]
     slabs = batch * frames * groups
-    channels = features[0].shape[3] // groups
+    channels = features[0].shape[5] // groups
     bounds = threads.even(slabs, points[1].numel() * CORNERS * channels) if slabs else [0, 0]
     shared = [tensor.detach().contiguous().numpy() for tensor in points]
     for number, level in enumerate(features):
-        image = _channels_last(level.detach()).contiguous().numpy()
         own = [(each[number] if isinstance(each, list) else each).numpy() for each in results]
-        threads.run(kernel, bounds, image, *shared, number, *own)
+        threads.run(kernel, bounds, level.numpy(), *shared, number, *own)
 
 
 def _channels_last(level: Tensor) -> Tensor:
@@ -139,17 +200,21 @@ def _channels_last(level: Tensor) -> Tensor:
     return level.permute(0, 1, 2, 4, 5, 3)
 
 
-def _check(features: Sequence[Tensor], locations: Tensor, views: Tensor, weights: Tensor) -> None:
-    if not features:
+def _check_levels(levels: Sequence[Tensor]) -> None:
+    if not levels:
         raise ValueError("features: expected at least one level")
-    check_tensor("features[0]", features[0], (None,) * 6, FLOATS)
-    batch, frames, cameras, channels = features[0].shape[:4]
-    for number, level in enumerate(features):
-        check_tensor(f"features[{number}]", level, (batch, frames, cameras, channels, None, None), (features[0].dtype,))
+    check_tensor("features[0]", levels[0], (None,) * 6, FLOATS)
+    for number, level in enumerate(levels):
+        check_tensor(f"features[{number}]", level, (*levels[0].shape[:4], None, None), (levels[0].dtype,))
+    check_same_device(**{f"features[{number}]": level for number, level in enumerate(levels)})
+
+
+def _check_points(maps: FeatureMaps, locations: Tensor, views: Tensor, weights: Tensor) -> None:
+    batch, frames, cameras, channels = maps.shape
     check_tensor("views", views, (batch, None, None, frames, None, None), (torch.int64,))
     check_tensor("locations", locations, (*views.shape, 2), FLOATS)
-    check_tensor("weights", weights, (*views.shape, len(features)), FLOATS)
-    check_same_device(features=features[0], locations=locations, views=views, weights=weights)
+    check_tensor("weights", weights, (*views.shape, len(maps)), FLOATS)
+    check_same_device(features=maps.sampled[0], locations=locations, views=views, weights=weights)
     check_index("views", views, cameras)
     if channels % views.shape[2]:
         raise ValueError(f"features: {channels} channels are not divisible by {views.shape[2]} groups")

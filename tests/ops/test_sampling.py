@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse3d_ops import sample_views
+from sparse3d_ops import FeatureMaps, sample_views
 from sparse3d_ops.sampling import sample_views_reference
 
 LEVELS = [(6, 9), (3, 5), (1, 2)]
@@ -106,6 +107,31 @@ def test_memory_order_and_threads_change_nothing() -> None:
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(*pair) for pair in zip(one, three, strict=True))
+
+
+def test_sampling_several_times_adds_the_gradients() -> None:
+    features, locations, chosen, weights = inputs()
+    shared, alone = ([level.clone().requires_grad_() for level in features] for _ in range(2))
+    maps = FeatureMaps(shared)
+    several = [sample_views(maps, locations * scale, chosen, weights) for scale in (0.5, 1.0, 0.8)]
+    for _ in range(2):  # a second backward pass begins anew
+        for each in shared:
+            each.grad = None
+        (several[0].sum() + several[2].square().sum()).backward(retain_graph=True)
+    sample_views_reference(alone, locations * 0.5, chosen, weights).sum().backward()
+    sample_views_reference(alone, locations * 0.8, chosen, weights).square().sum().backward()
+    for ours, theirs in zip(shared, alone, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_nothing_outlives_its_graph() -> None:
+    features, locations, chosen, weights = inputs()
+    leaves = [level.requires_grad_() for level in features]
+    maps = FeatureMaps(leaves)
+    kept = weakref.ref(maps.gradient)
+    sample_views(maps, locations, chosen, weights).sum().backward()
+    del maps
+    assert kept() is None
 
 
 def test_no_gradient_is_made_for_frozen_features() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparse3d.structures import Cameras
 from sparse3d.structures.cameras import MIN_DEPTH
+from sparse3d_ops import FeatureMaps
 
 from ..features import Features
 
@@ -25,13 +26,13 @@ class FrameViews:
     """Image features of B samples with T frames of N cameras.
 
     Args:
-        features: one ``[B, T, N, C, H, W]`` a level, float32.
+        features: ``[B, T, N, C, H, W]`` a level, float32.
         lidar2img: ``[B, T, N, 4, 4]`` float32, points of the LiDAR frame -> pixels.
         lags: ``[B, T]`` float32, seconds that a frame lies before the first one, the mean over its cameras.
         image_size: ``(height, width)`` of the images that the features were made of, padding included.
     """
 
-    features: tuple[Tensor, ...]
+    features: FeatureMaps
     lidar2img: Tensor
     lags: Tensor
     image_size: tuple[int, int]
@@ -54,7 +55,7 @@ class FrameViews:
         device = features.images[0].device
         lidar2img = torch.stack([cameras.lidar2img for cameras in features.cameras])
         return cls(
-            tuple(level.float().unflatten(1, (num_frames, -1)) for level in features.images),
+            FeatureMaps([level.float().unflatten(1, (num_frames, -1)) for level in features.images]),
             lidar2img.float().unflatten(1, (num_frames, -1)).to(device),
             _lags(features.cameras, num_frames).to(device),
             features.image_size,
