@@ -123,6 +123,9 @@ def _paint(image, depth, shown, parts, faces, intrinsic, cam2world, light, groun
         for column in range(shown.shape[1]):
             x = (column - intrinsic[0, 2]) / focal
             code, inverse = shown[row, column], depth[row, column]
+            if column & 1 and code == shown[row, column - 1]:  # edges are sharp to the pixel, surfaces to two of them
+                image[row, column] = image[row, column - 1]
+                continue
             rx, ry, rz = _turn(cam2world, x, y, 1.0)
             if code == SKY or inverse < 1e-4:
                 if column >= sky_ends:
