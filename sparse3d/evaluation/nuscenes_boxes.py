@@ -6,17 +6,19 @@ All columns are in the world frame: centres in metres, sizes (width, length, hei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+
+from .table import Table, not_finite, outside, reject
 
 MAX_BOXES_PER_SAMPLE = 500  # detections; the benchmark refuses more
 NO_ATTRIBUTE = -1
 
-COLUMNS: dict[str, tuple[tuple[int, ...], type]] = {
-    "sample": ((), np.int64),
+COLUMNS: Mapping[str, tuple[tuple[int, ...], type]] = {
+    **Table.COLUMNS,
     "translation": ((3,), np.float64),
     "size": ((3,), np.float64),
     "rotation": ((4,), np.float64),
@@ -26,13 +28,10 @@ COLUMNS: dict[str, tuple[tuple[int, ...], type]] = {
     "num_points": ((), np.int64),
     "score": ((), np.float64),
 }
-ROWS_IN_MESSAGE = 8
-
-Table = TypeVar("Table", bound="BoxTable")
 
 
 @dataclass(frozen=True, eq=False)
-class BoxTable:
+class BoxTable(Table):
     """Boxes of many samples, one row a box; alone it describes bicycle racks.
 
     Args:
@@ -45,37 +44,11 @@ class BoxTable:
         ValueError: if a column has another shape, or numbers where whole numbers are expected.
     """
 
-    sample: np.ndarray
+    COLUMNS: ClassVar = COLUMNS
+
     translation: np.ndarray
     size: np.ndarray
     rotation: np.ndarray
-
-    def __post_init__(self) -> None:
-        """Bring every column to its dtype and check its shape."""
-        rows = len(self.sample)
-        for column in fields(self):
-            name = f"{type(self).__name__}.{column.name}"
-            array = _column(name, getattr(self, column.name), rows, *COLUMNS[column.name])
-            object.__setattr__(self, column.name, array)
-
-    def take(self: Table, rows: np.ndarray) -> Table:
-        """Return the rows that a mask or an array of indices selects."""
-        return type(self)(**{column.name: getattr(self, column.name)[rows] for column in fields(self)})
-
-    @classmethod
-    def concatenate(cls: type[Table], tables: Sequence[Table]) -> Table:
-        """Join tables of one sample each: table ``i`` becomes sample ``i``."""
-        columns = {column.name: [getattr(table, column.name) for table in tables] for column in fields(cls)}
-        columns["sample"] = [np.full(len(table), index) for index, table in enumerate(tables)]
-        return cls(**{name: np.concatenate([_no_rows(name), *arrays]) for name, arrays in columns.items()})
-
-    @classmethod
-    def empty(cls: type[Table]) -> Table:
-        """Return a table without rows."""
-        return cls.concatenate([])
-
-    def __len__(self) -> int:
-        return len(self.sample)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,9 +94,9 @@ def check_boxes(name: str, table: BoxTable, num_samples: int) -> None:
     Raises:
         ValueError: with ``name``, the column and the rows that are wrong.
     """
-    reject(_outside(table.sample, 0, num_samples), f"{name}.sample", f"not in [0, {num_samples})")
+    reject(outside(table.sample, 0, num_samples), f"{name}.sample", f"not in [0, {num_samples})")
     for column in ("translation", "size", "rotation"):
-        reject(_not_finite(getattr(table, column)), f"{name}.{column}", "NaN or infinite")
+        reject(not_finite(getattr(table, column)), f"{name}.{column}", "NaN or infinite")
     reject(np.any(table.size <= 0, axis=1), f"{name}.size", "not positive")
     reject(np.all(table.rotation == 0, axis=1), f"{name}.rotation", "a quaternion of length zero")
 
@@ -136,8 +109,8 @@ def check_objects(name: str, table: ObjectTable, num_samples: int, num_classes: 
     """
     check_boxes(name, table, num_samples)
     reject(np.isinf(table.velocity).any(axis=1), f"{name}.velocity", "infinite")
-    reject(_outside(table.label, 0, num_classes), f"{name}.label", f"not in [0, {num_classes})")
-    wrong = _outside(table.attribute, NO_ATTRIBUTE, num_attributes)
+    reject(outside(table.label, 0, num_classes), f"{name}.label", f"not in [0, {num_classes})")
+    wrong = outside(table.attribute, NO_ATTRIBUTE, num_attributes)
     reject(wrong, f"{name}.attribute", f"not in [{NO_ATTRIBUTE}, {num_attributes})")
 
 
@@ -169,33 +142,3 @@ def check_box_counts(name: str, table: Detections, num_samples: int) -> None:
     """
     counts = np.bincount(table.sample, minlength=num_samples)
     reject(counts > MAX_BOXES_PER_SAMPLE, name, f"more than {MAX_BOXES_PER_SAMPLE} boxes", of="sample")
-
-
-def reject(wrong: np.ndarray, name: str, problem: str, of: str = "row") -> None:
-    """Raise a ``ValueError`` that lists where ``wrong`` ``[N]`` is true, if it is anywhere."""
-    rows = np.flatnonzero(wrong)
-    if len(rows):
-        listed = ", ".join(map(str, rows[:ROWS_IN_MESSAGE])) + (", ..." if len(rows) > ROWS_IN_MESSAGE else "")
-        raise ValueError(f"{name}: {problem} in {of} {listed} ({len(rows)} of {len(wrong)})")
-
-
-def _column(name: str, values: Any, rows: int, tail: tuple[int, ...], dtype: type) -> np.ndarray:
-    array = np.asarray(values)
-    if array.shape != (rows, *tail):
-        raise ValueError(f"{name}: expected shape {(rows, *tail)}, got {array.shape}")
-    if dtype is np.int64 and array.size and array.dtype.kind not in "iu":
-        raise ValueError(f"{name}: expected integers, got {array.dtype}")
-    return array.astype(dtype, copy=False)
-
-
-def _no_rows(name: str) -> np.ndarray:
-    tail, dtype = COLUMNS[name]
-    return np.zeros((0, *tail), dtype)
-
-
-def _outside(values: np.ndarray, low: int, high: int) -> np.ndarray:
-    return (values < low) | (values >= high)
-
-
-def _not_finite(values: np.ndarray) -> np.ndarray:
-    return ~np.isfinite(values).all(axis=1)
