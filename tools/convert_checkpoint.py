@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparse3d.checkpoints import centerpoint, dsvt, find_state, focals_conv
+from sparse3d.checkpoints import centerpoint, dsvt, find_state, focals_conv, sparsebev
 from sparse3d.config import load_config
 from sparse3d.engine import read_checkpoint
 from sparse3d.engine.files import writing_whole
@@ -30,6 +30,7 @@ SYSTEMS = {
     "centerpoint": (centerpoint, "centerpoint/centerpoint_voxel0075_nuscenes.py"),
     "dsvt": (dsvt, "dsvt/dsvt_pillar_nuscenes.py"),
     "focals_conv": (focals_conv, "focals_conv/focals_conv_voxel0075_nuscenes.py"),
+    "sparsebev": (sparsebev, "sparsebev/sparsebev_r50_nuimg_704x256.py"),
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .backbones import EVA02, FPN, RESNET, VOVNET
 from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
 
-STATE_KEY = "state_dict"
+STATE_KEYS = ("state_dict",)
 REST = r"(.+)"
 
 ATTENTION: Rules = [
@@ -66,10 +66,19 @@ def convert(state: Mapping[str, Tensor]) -> State:
     return convert_names(state, DETECTOR)
 
 
+def load_state(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load an official state dictionary into a detector, in full.
+
+    Raises:
+        ValueError: if an entry of either side is unaccounted for; all of them are listed.
+    """
+    load_converted(detector, convert(state))
+
+
 def load(detector: nn.Module, path: str | Path) -> None:
     """Load an official checkpoint file into a detector, in full.
 
     Raises:
         ValueError: if an entry of either side is unaccounted for; all of them are listed.
     """
-    load_converted(detector, convert(read_state(path, STATE_KEY)))
+    load_state(detector, read_state(path, *STATE_KEYS))
