@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from .canvas import DASHES, Canvas
-from .colors import BACKGROUND, GROUND_TRUTH, MUTED
+from .colors import BACKGROUND, GROUND_TRUTH, TEXT
 from .objects import read_ground_truth
 
 KINDS = ("background", "grown", "kept as foreground")  # later ones cover earlier ones
@@ -79,9 +80,7 @@ def draw_focus(
         axes.add_collection(
             PolyCollection(outlines, facecolors="none", edgecolors=GROUND_TRUTH, linewidths=unit, linestyles=[DASHES])
         )
-        left = number * (size + gap) + gap
-        canvas.write(left, canvas.top + 14 * unit, layer.title, 12 * unit, color=GROUND_TRUTH, weight="bold")
-        canvas.write(left, canvas.top + 32 * unit, _count(layer), 10 * unit, color=MUTED)
+        _label(axes, layer, unit)
     canvas.header(title, "")
     canvas.legend(np.array([to_rgb(color) for color in COLORS]), [True] * len(KINDS), bool(len(truth)))
     return canvas.image()
@@ -96,5 +95,9 @@ def _paint(layer: Focus) -> np.ndarray:
     return picture
 
 
-def _count(layer: Focus) -> str:
-    return f"{len(layer.background):,} background, {len(layer.foreground):,} foreground, {len(layer.grown):,} grown"
+def _label(axes: Axes, layer: Focus, unit: float) -> None:
+    """Write the layer's name and its counts into the upper left corner."""
+    style = dict(transform=axes.transAxes, va="top", bbox=dict(facecolor=BACKGROUND, edgecolor="none", pad=2 * unit))
+    counts = f"{len(layer.background):,} background, {len(layer.foreground):,} foreground, {len(layer.grown):,} grown"
+    axes.text(0.02, 0.975, layer.title, fontsize=12 * unit, color=TEXT, weight="bold", zorder=5, **style)
+    axes.text(0.02, 0.93, counts, fontsize=10 * unit, color=TEXT, zorder=5, **style)

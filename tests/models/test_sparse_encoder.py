@@ -229,6 +229,17 @@ def test_detectors_train_and_predict(backbone: str) -> None:
     assert len(detector.eval().test_step(samples)) == 2
 
 
+@pytest.mark.parametrize("backbone", ["SparseEncoder", "FocalEncoder"])
+def test_mixed_precision_trains(backbone: str) -> None:
+    detector = small_detector(backbone)
+    data = detector.data_preprocessor([random_sample(), random_sample(seed=1)], True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = detector(**data, mode="loss")
+    assert all(torch.isfinite(value) and value.dtype == torch.float32 for value in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in detector.parameters())
+
+
 @pytest.mark.parametrize(("name", "parameters", "out_shape"), CONFIGS)
 def test_published_sizes(name: str, parameters: int, out_shape: tuple[int, ...]) -> None:
     config = load(name)
