@@ -47,18 +47,18 @@ class FeatureMaps:
 
     def __init__(self, levels: Sequence[Tensor]) -> None:
         _check_levels(levels)
-        self.dtype, self.device = levels[0].dtype, levels[0].device
-        self.shape = tuple(levels[0].shape[:4])  # B, T, N, C
-        wide = [level.float() if level.dtype in HALF else level for level in levels]
-        self.sampled = [_channels_last(level.detach()).contiguous() for level in wide]
-        self.gradient = _Gradient()
-        # Stands for the features in the graph: whoever samples them sends it an empty gradient, after having added to
-        # the real one.
-        self.ticket = _Collect.apply(self.gradient, *wide)
-        self.differentiable = wide if self.device.type != "cpu" else None
+        self.dtype, self.shape = levels[0].dtype, tuple(levels[0].shape[:4])  # B, T, N, C
+        self.levels = [level.float() if level.dtype in HALF else level for level in levels]
+        self.by_kernel = levels[0].device.type == "cpu" and not torch.compiler.is_compiling()
+        if self.by_kernel:
+            self.gradient = _Gradient()
+            # Stands for the features in the graph: whoever samples them sends it an empty gradient, after having added
+            # to the real one.
+            self.ticket = _Collect.apply(self.gradient, *self.levels)
+            self.levels = [_channels_last(level.detach()).contiguous() for level in self.levels]
 
     def __len__(self) -> int:
-        return len(self.sampled)
+        return len(self.levels)
 
 
 def sample_views(
@@ -83,11 +83,11 @@ def sample_views(
     """
     maps = features if isinstance(features, FeatureMaps) else FeatureMaps(features)
     _check_points(maps, locations, views, weights)
-    dtype = maps.sampled[0].dtype
+    dtype = maps.levels[0].dtype
     locations, weights = locations.to(dtype), weights.to(dtype)
-    if maps.differentiable is not None:
-        return sample_views_reference(maps.differentiable, locations, views, weights).to(maps.dtype)
-    return _Sample.apply(maps.ticket, locations, views, weights, maps.sampled, maps.gradient).to(maps.dtype)
+    if not maps.by_kernel:
+        return sample_views_reference(maps.levels, locations, views, weights).to(maps.dtype)
+    return _Sample.apply(maps.ticket, locations, views, weights, maps.levels, maps.gradient).to(maps.dtype)
 
 
 def sample_views_reference(
@@ -96,23 +96,32 @@ def sample_views_reference(
     views: Tensor,
     weights: Tensor,
 ) -> Tensor:
-    """``sample_views`` in plain torch: the cameras are the depth axis of a volume."""
+    """``sample_views`` in plain torch, by two-dimensional grid sampling, which graphs know too.
+
+    The cameras of a frame are one tall image. Each has a row of zeros above and below, and what lies further out is
+    taken to lie there, so nothing of a neighbour is seen.
+    """
     batch, queries, groups, frames, points = views.shape[:5]
     cameras, channels = features[0].shape[2:4]
-    depth = views.to(locations.dtype) / max(cameras - 1, 1)
-    grid = _by_slab(2 * torch.cat([locations, depth[..., None]], dim=-1) - 1)
-    shares = _by_slab(weights)
+    u, v = _by_slab(locations).unbind(-1)  # [BTG, Q, P, V]
+    camera, shares = _by_slab(views), _by_slab(weights)
     out = 0
     for number, level in enumerate(features):
-        volume = level.unflatten(3, (groups, -1)).permute(0, 1, 3, 4, 2, 5, 6).flatten(0, 2)  # [BTG, C/G, N, H, W]
-        seen = F.grid_sample(volume, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-        out = out + (seen * shares[..., number][:, None]).sum(dim=-1)  # [BTG, C/G, Q, P]
+        height = level.shape[4]
+        rows = height + 2
+        y = (v * (height - 1)).clamp(-1, height) + 1 + camera * rows
+        grid = torch.stack([2 * u - 1, 2 * y / (cameras * rows - 1) - 1], dim=-1)
+        framed = F.pad(level.unflatten(3, (groups, channels // groups)), (0, 0, 1, 1))
+        tall = framed.permute(0, 1, 3, 4, 2, 5, 6).flatten(4, 5).flatten(0, 2)  # [BTG, C/G, N (H + 2), W]
+        seen = F.grid_sample(tall, grid.flatten(2, 3), mode="bilinear", padding_mode="zeros", align_corners=True)
+        seen = seen.unflatten(3, grid.shape[2:4])  # [BTG, C/G, Q, P, V]
+        out = out + (seen * shares[..., number][:, None]).sum(dim=-1)
     return out.view(batch, frames, groups, channels // groups, queries, points).permute(0, 4, 2, 1, 5, 3)
 
 
 def _by_slab(values: Tensor) -> Tensor:
-    """Return ``[B, Q, G, T, P, V, X]`` as ``[B T G, Q, P, V, X]``."""
-    return values.permute(0, 3, 2, 1, 4, 5, 6).flatten(0, 2)
+    """Return ``[B, Q, G, T, ...]`` as ``[B T G, Q, ...]``."""
+    return values.movedim(1, 3).transpose(1, 2).flatten(0, 2)
 
 
 class _Gradient:
@@ -214,7 +223,8 @@ def _check_points(maps: FeatureMaps, locations: Tensor, views: Tensor, weights: 
     check_tensor("views", views, (batch, None, None, frames, None, None), (torch.int64,))
     check_tensor("locations", locations, (*views.shape, 2), FLOATS)
     check_tensor("weights", weights, (*views.shape, len(maps)), FLOATS)
-    check_same_device(features=maps.sampled[0], locations=locations, views=views, weights=weights)
-    check_index("views", views, cameras)
+    check_same_device(features=maps.levels[0], locations=locations, views=views, weights=weights)
+    if not torch.compiler.is_compiling():  # a graph cannot look at values
+        check_index("views", views, cameras)
     if channels % views.shape[2]:
         raise ValueError(f"features: {channels} channels are not divisible by {views.shape[2]} groups")

@@ -132,9 +132,12 @@ class SparseBEVHead(BaseModule):
             denoising: queries with noise that come before the learned ones.
 
         Raises:
-            ValueError: if there are no image maps, or their cannot be sorted into frames.
+            ValueError: if there are no image maps, or their cameras cannot be sorted into frames.
         """
-        frames = FrameViews.group(features, self.num_frames)
+        return self.refine(FrameViews.group(features, self.num_frames), denoising)
+
+    def refine(self, frames: FrameViews, denoising: DenoisingQueries | None = None) -> SparseBEVOutput:
+        """Return ``forward`` for cameras that are sorted into frames."""
         codes, queries = self._start(len(frames.lags), denoising)
         hidden = None if denoising is None else denoising.hidden(len(self.query_codes))
         logits, refined = [], []

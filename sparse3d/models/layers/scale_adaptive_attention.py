@@ -62,5 +62,5 @@ class ScaleAdaptiveAttention(nn.Module):
 
 
 def ground_distances(centers: Tensor) -> Tensor:
-    """Return the distances ``[B, Q, Q]`` of points ``[B, Q, 2]``, computed without a cancellation of squares."""
-    return torch.cdist(centers, centers, compute_mode="donot_use_mm_for_euclid_dist")
+    """Return the distances ``[B, Q, Q]`` of points ``[B, Q, 2]``."""
+    return (centers[:, :, None] - centers[:, None]).square().sum(dim=-1).sqrt()
