@@ -1,5 +1,8 @@
-"""Evaluation: the nuScenes detection metric and its result file, the Waymo detection metrics."""
+"""Evaluation: the nuScenes detection metric and its result file, the Waymo metrics of detection and of keypoints."""
 
+from .keypoints import KeypointResult, evaluate_keypoints
+from .keypoints_boxes import KeypointTable
+from .keypoints_matching import match_by_iou, match_by_mean_error
 from .nuscenes import NuScenesResult, evaluate_detections
 from .nuscenes_boxes import BoxTable, Detections, GroundTruth
 from .nuscenes_metric import NuScenesMetric
@@ -23,6 +26,8 @@ __all__ = [
     "BoxTable",
     "Detections",
     "GroundTruth",
+    "KeypointResult",
+    "KeypointTable",
     "NuScenesMetric",
     "NuScenesResult",
     "Submission",
@@ -31,7 +36,10 @@ __all__ = [
     "WaymoProtocol",
     "WaymoResult",
     "evaluate_detections",
+    "evaluate_keypoints",
     "evaluate_waymo",
+    "match_by_iou",
+    "match_by_mean_error",
     "read_submission",
     "write_submission",
 ]

@@ -112,12 +112,29 @@ def matched_sums(
     Returns:
         ``[C, V]`` float64.
     """
-    offsets = np.searchsorted(pairs.detection, np.arange(len(num_cutoffs) + 1))
     ranked = np.argsort(-num_cutoffs, kind="stable")
-    ranked = ranked[(num_cutoffs > 0)[ranked] & (np.diff(offsets) > 0)[ranked]]
     changes = np.zeros((cutoffs, values.shape[1]))
-    _match(ranked, num_cutoffs - 1, offsets, pairs.ground_truth, pairs.weight, num_ground_truth, values, changes)
+    _run_match(ranked[num_cutoffs[ranked] > 0], num_cutoffs - 1, pairs, num_ground_truth, values, changes)
     return changes[::-1].cumsum(axis=0)[::-1]
+
+
+def best_pairs(pairs: Pairs, num_detections: int, num_ground_truth: int) -> Pairs:
+    """Return those of the pairs that match all detections, whatever their scores, best."""
+    rows, cutoff = np.arange(num_detections), np.zeros(num_detections, np.int64)
+    held = _run_match(rows, cutoff, pairs, num_ground_truth, np.zeros((len(pairs.iou), 0)), np.zeros((1, 0)))
+    return pairs.take(held[held >= 0])
+
+
+def _run_match(
+    ranked: np.ndarray,  # [R]
+    cutoff: np.ndarray,  # [P]
+    pairs: Pairs,  # [E]
+    num_ground_truth: int,
+    values: np.ndarray,  # [E, V]
+    changes: np.ndarray,  # [C, V]
+) -> np.ndarray:
+    offsets = np.searchsorted(pairs.detection, np.arange(len(cutoff) + 1))
+    return _match(ranked, cutoff, offsets, pairs.ground_truth, pairs.weight, num_ground_truth, values, changes)
 
 
 def _same_frame_and_type(
@@ -178,7 +195,7 @@ def _move_along_sight(
 
 @njit(cache=True, nogil=True)
 def _match(
-    ranked: np.ndarray,  # [R] int64, detections with pairs, best first
+    ranked: np.ndarray,  # [R] int64, detections, best first
     cutoff: np.ndarray,  # [P] int64, the highest cut-off that a detection reaches
     offsets: np.ndarray,  # [P + 1] int64
     objects: np.ndarray,  # [E] int64
@@ -186,8 +203,11 @@ def _match(
     num_objects: int,
     values: np.ndarray,  # [E, V] float64
     changes: np.ndarray,  # [C, V] float64
-) -> None:
-    """Add, at the cut-off where a detection comes in, what its coming changes in the sums over matched pairs."""
+) -> np.ndarray:
+    """Add, at the cut-off where a detection comes in, what its coming changes in the sums over matched pairs.
+
+    Returns the pair ``[P]`` that each detection is matched by in the end, -1 for none.
+    """
     owner = np.empty(len(objects), np.int64)  # detection of a pair
     for row in ranked:
         owner[offsets[row] : offsets[row + 1]] = row
@@ -206,6 +226,7 @@ def _match(
             gain[obj] = 0
         if end >= 0:
             _turn_path(end, objects, owner, held, taken, reached_by, values, changes[cutoff[row]])
+    return held
 
 
 @njit(cache=True, nogil=True)
