@@ -6,6 +6,7 @@ the official operator's, because its comparisons with ranges, scores and thresho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -87,6 +88,35 @@ def difficulty(
             not scored: drop them.
     """
     return np.where(level != NO_LEVEL, level, np.where(num_points <= MAX_LEVEL_2_POINTS, 2, 1)).astype(np.int64)
+
+
+def tables_from_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[WaymoGroundTruth, WaymoDetections]:
+    """Return the tables of boxes that are given as the official operator takes them.
+
+    Args:
+        arrays: ``gt_boxes`` ``[M, 7]``, ``gt_types``, ``gt_frame_ids``, ``gt_difficulty`` ``[M]``, ``gt_speeds``
+            ``[M, 2]``; ``pred_boxes`` ``[N, 7]``, ``pred_types``, ``pred_frame_ids``, ``pred_scores``,
+            ``pred_overlap_nlz`` ``[N]``. Frames may have any numbers; cameras are unknown.
+    """
+    count = len(arrays["gt_frame_ids"])
+    frames = np.concatenate([arrays["gt_frame_ids"], arrays["pred_frame_ids"]])
+    samples = np.unique(frames, return_inverse=True)[1]
+    ground_truth = WaymoGroundTruth(
+        sample=samples[:count],
+        box=arrays["gt_boxes"],
+        type=arrays["gt_types"],
+        level=arrays["gt_difficulty"],
+        speed=arrays["gt_speeds"],
+        camera=np.full(count, UNKNOWN_CAMERA),
+    )
+    detections = WaymoDetections(
+        sample=samples[count:],
+        box=arrays["pred_boxes"],
+        type=arrays["pred_types"],
+        score=arrays["pred_scores"],
+        overlaps_no_label_zone=arrays["pred_overlap_nlz"],
+    )
+    return ground_truth, detections
 
 
 def check_objects(name: str, table: WaymoObjects) -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from sparse3d.evaluation import (
     CAMERA_ONLY,
     DETECTION_3D,
     DETECTION_BEV,
     DETECTION_BY_SPEED,
-    WaymoDetections,
-    WaymoGroundTruth,
     WaymoResult,
     evaluate_waymo,
 )
+from sparse3d.evaluation.waymo_boxes import tables_from_arrays
 
 PROTOCOLS = {"det": DETECTION_3D, "let": CAMERA_ONLY, "bev": DETECTION_BEV, "velocity": DETECTION_BY_SPEED}
 TOLERANCE = 1e-6  # the operator sums in float32
@@ -25,7 +23,7 @@ PRINTED_TOLERANCE = 3e-6  # six digits
 
 def check(case: Any) -> None:
     """Compare every number of a case."""
-    ground_truth, detections = tables(case.arrays)
+    ground_truth, detections = tables_from_arrays(case.arrays)
     for name, expected in case.config["results"].items():
         result = evaluate_waymo(ground_truth, detections, PROTOCOLS[name])
         assert list(result.rows) == list(expected), f"{name}: rows {list(result.rows)}, expected {list(expected)}"
@@ -33,37 +31,12 @@ def check(case: Any) -> None:
         if name == "det":
             _compare_counts(result, case.config["counts_per_cutoff"])
     if "gt_camera" in case.arrays:  # cameras as annotated, which the operator cannot be told
-        ground_truth, detections = tables(case.arrays, case.arrays["gt_camera"])
+        ground_truth = replace(ground_truth, camera=case.arrays["gt_camera"])
         result = evaluate_waymo(ground_truth, detections, CAMERA_ONLY)
         _compare("published", result, case.config["published_header_comment"], PRINTED_TOLERANCE)
 
 
 KINDS = {"waymo_metric": check}
-
-
-def tables(
-    arrays: Mapping[str, np.ndarray], cameras: np.ndarray | None = None
-) -> tuple[WaymoGroundTruth, WaymoDetections]:
-    """Return the boxes of a case; without ``cameras``, the azimuth tells the camera of an object."""
-    frames = np.concatenate([arrays["gt_frame_ids"], arrays["pred_frame_ids"]])
-    samples = np.unique(frames, return_inverse=True)[1]
-    count = len(arrays["gt_frame_ids"])
-    ground_truth = WaymoGroundTruth(
-        sample=samples[:count],
-        box=arrays["gt_boxes"],
-        type=arrays["gt_types"],
-        level=arrays["gt_difficulty"],
-        speed=arrays["gt_speeds"],
-        camera=np.zeros(count, np.int64) if cameras is None else cameras,
-    )
-    detections = WaymoDetections(
-        sample=samples[count:],
-        box=arrays["pred_boxes"],
-        type=arrays["pred_types"],
-        score=arrays["pred_scores"],
-        overlaps_no_label_zone=arrays["pred_overlap_nlz"],
-    )
-    return ground_truth, detections
 
 
 def _compare(config: str, result: WaymoResult, expected: Mapping[str, Mapping[str, float]], tolerance: float) -> None:
