@@ -51,18 +51,25 @@ def check_grid(subject: Subject) -> Iterator[Finding]:
         advice = "make each extent of grid.point_range a multiple of grid.voxel_size * grid.stride"
         yield Finding("grid", PROBLEM, str(error), advice)
         return
-    backbone = subject.config.model.get("point_branch", {}).get("bev_backbone", {})
-    yield from _check_strides(grid, backbone)
+    branch = subject.config.model.get("point_branch", {})
+    yield from _check_strides(grid, branch.get("bev_backbone", {}), _encoder_stride(branch))
     z, y, x = grid.shape
     size = " x ".join(f"{step:g}" for step in grid.voxel_size)
     rows, columns = grid.out_shape
     yield Finding("grid", OK, f"{x} x {y} x {z} voxels of {size} m; the head's map has {columns} x {rows} cells")
 
 
-def _check_strides(grid: Grid, backbone: Mapping[str, Any]) -> Iterator[Finding]:
+def _encoder_stride(branch: Mapping[str, Any]) -> int:
+    """Return voxels a cell of the map that the backbone starts from; sparse encoders halve it from stage to stage."""
+    if branch.get("type") != "SparseConvBranch":
+        return 1
+    return 2 ** (len(branch["backbone"].get("channels", range(4))) - 1)
+
+
+def _check_strides(grid: Grid, backbone: Mapping[str, Any], start: int) -> Iterator[Finding]:
     if "strides" not in backbone:
         return
-    total = list(accumulate(backbone["strides"], mul))[-1]
+    total = start * list(accumulate(backbone["strides"], mul))[-1]
     rows, columns = grid.bev_shape
     if rows % total or columns % total:
         step = total * max(grid.voxel_size[:2])
@@ -73,7 +80,7 @@ def _check_strides(grid: Grid, backbone: Mapping[str, Any]) -> Iterator[Finding]
             f"make the extents of grid.point_range along x and y multiples of {step:g} m, or change the voxel size",
         )
     if "up_strides" in backbone:
-        scale = backbone["strides"][0] / backbone["up_strides"][0]
+        scale = start * backbone["strides"][0] / backbone["up_strides"][0]
         if scale != grid.stride:
             yield Finding(
                 "grid",

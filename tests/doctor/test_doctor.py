@@ -84,6 +84,17 @@ def test_a_fault_of_the_config_is_named(index: Path, options: dict[str, Any], ch
     assert re.search(pattern, found[check])
 
 
+def test_sparse_encoders_have_a_stride_too(index: Path) -> None:
+    config = REPOSITORY / "configs" / "centerpoint" / "centerpoint_voxel0075_nuscenes.py"
+    nowhere = {"data_root": "nowhere"}
+    assert "grid" not in problems(examine(index, nowhere, config=config))
+    found = problems(examine(index, {**nowhere, "grid.stride": 4}, config=config))
+    assert "a cell for 8 x 8 voxels, grid.stride is 4" in found["grid"]
+    odd = {"grid.point_range": [-49.5, -49.5, -5, 49.5, 49.5, 3]}
+    found = problems(examine(index, {**nowhere, **odd}, config=config))
+    assert "1320 x 1320 voxels is not divisible by the backbone's strides, 16 together" in found["grid"]
+
+
 def test_what_needs_the_data_is_skipped_without_it(index: Path) -> None:
     findings = examine(index, {"data_root": "nowhere"})
     assert list(problems(findings)) == ["data"]
