@@ -1,0 +1,52 @@
+"""The real tools on a camera detector of two frames: train, test with pictures, look at the data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+CONFIG = "configs/sparsebev/sparsebev_r50_synthetic.py"
+SMALL = [
+    "image_size=[64,160]", "resize_factors=[0.9,1.2]", "num_queries=16", "model.head.num_layers=2",
+    "model.image_branch.backbone.base_channels=4", "model.image_branch.neck.in_channels=[16,32,64,128]",
+    "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False", "test_dataloader.num_workers=0",
+]  # fmt: skip
+
+pytestmark = pytest.mark.slow
+
+
+def run(python: str, *command: str | Path) -> str:
+    """Run a tool from the repository's root and return what it printed."""
+    result = subprocess.run(
+        [python, *map(str, command)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    printed = result.stdout + result.stderr
+    assert result.returncode == 0, printed[-4000:]
+    return printed
+
+
+def test_from_the_synthetic_world_to_pictures(python: str, tmp_path: Path) -> None:
+    root, work = tmp_path / "data", tmp_path / "work"
+    run(
+        python, "tools/create_data.py", "synthetic", "--root", root, "--scenes", "1", "--val-scenes", "1",
+        "--frames", "3", "--sweeps", "1", "--image-scale", "0.1",
+    )  # fmt: skip
+    options = ["--cfg-options", f"data_root={root}", *SMALL]
+    run(python, "tools/train.py", CONFIG, "--work-dir", work, *options, "train_cfg.max_iters=2")
+    assert (work / "iter_2.pth").exists()
+    show = tmp_path / "show"
+    printed = run(
+        python, "tools/test.py", CONFIG, work, "--work-dir", work, "--show-dir", show, *options,
+        "model.head.decoder.score_threshold=0.0",
+    )  # fmt: skip
+    assert "mAP" in printed and len(list(show.glob("cameras_*.png"))) == 3
