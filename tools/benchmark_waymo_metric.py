@@ -2,7 +2,7 @@
 
     python tools/benchmark_waymo_metric.py CASE.npz
 
-The case holds boxes as the official operator takes them (``pred_boxes``, ``gt_boxes``, ...), and the ``.json`` beside it
+The case holds boxes as the official operator takes them (``pred_boxes``, ``gt_boxes``), and the ``.json`` beside it
 the seconds that the operator took on the same boxes, in ``wall_seconds``; the shortest of its runs counts. Ours is the
 CPU time of this process, all threads together, after a first call that compiles.
 """
