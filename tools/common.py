@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from torch import nn
 
+from sparse3d.checkpoints import load_converted
 from sparse3d.config import load_config
-from sparse3d.engine import CheckpointError, NonFiniteError
+from sparse3d.datasets.transforms import LoadAnnotations
+from sparse3d.engine import CheckpointError, NonFiniteError, newest_checkpoint, read_checkpoint
+from sparse3d.registry import DATASETS
+from sparse3d.structures import Sample
 
 CFG_OPTIONS_HELP = (
     "overrides of the config as key=value, e.g. grid.voxel_size=[0.6,0.6,8] or train_dataloader.batch_size=4; "
@@ -71,6 +76,31 @@ def read_config(arguments: argparse.Namespace) -> Config:
 def work_dir(arguments: argparse.Namespace) -> Path:
     """Return the folder for results."""
     return arguments.work_dir or Path("work_dirs") / arguments.config.stem
+
+
+def add_sample(parser: argparse.ArgumentParser) -> None:
+    """Add which trained weights and which sample a picture is of."""
+    parser.add_argument("checkpoint", type=Path, help="checkpoint, or a work directory for its newest one")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: %(default)s)")
+    parser.add_argument("--sample", type=int, default=0, help="position in the data set (default: %(default)s)")
+
+
+def load_weights(detector: nn.Module, checkpoint: Path) -> None:
+    """Load a checkpoint, or the newest one of a work directory, in full."""
+    path = newest_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
+    if path is None:
+        raise SystemExit(f"{checkpoint} holds no checkpoint")
+    state = read_checkpoint(path)
+    load_converted(detector, state.get("state_dict", state))
+
+
+def load_sample(config: Config, split: str, number: int) -> Sample:
+    """Return a sample of a data set after its pipeline, with its objects."""
+    dataset = DATASETS.build(config[f"{split}_dataloader"].dataset)
+    if not 0 <= number < len(dataset):
+        raise SystemExit(f"there is no sample {number}, the {split} set has {len(dataset)}")
+    sample = dataset[number]
+    return sample if "gt" in sample else LoadAnnotations(config.class_names, min_points=1)(sample, None)
 
 
 @contextmanager

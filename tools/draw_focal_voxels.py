@@ -12,15 +12,12 @@ import argparse
 from pathlib import Path
 
 import torch
-from common import add_config, plain_errors, read_config
+from common import add_config, add_sample, load_sample, load_weights, plain_errors, read_config
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from sparse3d.checkpoints import load_converted
-from sparse3d.datasets.transforms import LoadAnnotations
-from sparse3d.engine import newest_checkpoint, read_checkpoint
 from sparse3d.models import Detector3D, FocalConv, FocalEncoder
-from sparse3d.registry import DATASETS, MODELS
+from sparse3d.registry import MODELS
 from sparse3d.structures import Sample
 from sparse3d.visualization import save_image
 from sparse3d.visualization.focus import Focus, draw_focus
@@ -32,10 +29,8 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config(parser)
-    parser.add_argument("checkpoint", type=Path, help="checkpoint, or a work directory for its newest one")
+    add_sample(parser)
     parser.add_argument("--out", type=Path, required=True, help="picture to write, .png")
-    parser.add_argument("--split", choices=["train", "val", "test"], default="test", help="(default: %(default)s)")
-    parser.add_argument("--sample", type=int, default=0, help="position in the data set (default: %(default)s)")
     parser.add_argument(
         "--zoom", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="square to show in metres (default: all)"
     )
@@ -71,23 +66,8 @@ def build_detector(config: Config, checkpoint: Path) -> Detector3D:
     detector = MODELS.build(config.model).eval()
     if not isinstance(getattr(detector.point_branch, "backbone", None), FocalEncoder):
         raise SystemExit("draw_focal_voxels: the config's detector has no focal convolutions")
-    path = newest_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
-    if path is None:
-        raise SystemExit(f"draw_focal_voxels: {checkpoint} holds no checkpoint")
-    state = read_checkpoint(path)
-    load_converted(detector, state.get("state_dict", state))
+    load_weights(detector, checkpoint)
     return detector
-
-
-def load_sample(config: Config, split: str, number: int) -> Sample:
-    """Return a sample of a data set after its pipeline, with its objects."""
-    dataset = DATASETS.build(config[f"{split}_dataloader"].dataset)
-    if not 0 <= number < len(dataset):
-        raise SystemExit(f"draw_focal_voxels: no sample {number}, the {split} set has {len(dataset)}")
-    sample = dataset[number]
-    if "gt" not in sample:
-        sample = LoadAnnotations(config.class_names, min_points=1)(sample, None)
-    return sample
 
 
 @torch.no_grad()

@@ -3,11 +3,21 @@ _base_ = ["../_base_/datasets/nuscenes_camera.py", "../_base_/runtime.py"]
 
 data_root = "data/synthetic"
 image_size = [128, 352]
-resize_factors = [0.20, 0.26]
+resize_factors = [0.84, 0.96]  # of images of 225 x 400 pixels, a quarter of nuScenes'
 past = [0.5]
 num_frames = 2
 num_queries = 100
 
+train_pipeline = [
+    "$load_images",
+    dict(type="LoadAnnotations", class_names="$class_names", min_points=1),
+    dict(type="RangeFilter", grid="$grid"),
+    # No mirroring: traffic keeps to the right, and that side tells fronts from backs.
+    dict(type="ResizeImages", factors="$resize_factors", shared=True),
+    dict(type="CropImages", size="$image_size", horizontal="random", shared=True),
+    dict(type="RandomRotate", angles=[-0.3925, 0.3925]),
+    dict(type="RandomScale", factors=[0.95, 1.05]),
+]
 train_dataloader = dict(batch_size=2, num_workers=1)
 test_dataloader = dict(batch_size=1, num_workers=1)
 
@@ -27,8 +37,9 @@ model = dict(
         num_queries="$num_queries",
         num_frames="$num_frames",
         channels=64,
-        num_layers=4,
+        num_layers=3,
         layer=dict(num_points=4, num_levels=4, ffn_channels=128, dropout=0.0, mixing=dict(out_points=32)),
+        denoising=dict(num_groups=3),
         decoder=dict(center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], top_k=300, score_threshold=0.02),
     ),
 )
@@ -40,7 +51,7 @@ val_evaluator = None
 optim_wrapper = dict(
     type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.01), clip_grad=dict(max_norm=35)
 )
-custom_hooks = [dict(type="OneCycleByProgress", peak_lr=1e-3), dict(type="ProgressHook")]
+custom_hooks = [dict(type="OneCycleByProgress", peak_lr=2e-3), dict(type="ProgressHook")]
 default_hooks = dict(
     logger=dict(interval=50, log_metric_by_epoch=False),
     checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=-1, save_last=True),

@@ -122,5 +122,9 @@ class Cameras:
         """Move to a device like ``Tensor.to``; matrices stay float64 until they are used."""
         return replace(self, **{name: getattr(self, name).to(*args, **kwargs) for name in TENSORS})
 
+    def __getitem__(self, rows: slice) -> Cameras:
+        """Return some of the cameras."""
+        return replace(self, names=self.names[rows], **{each: getattr(self, each)[rows] for each in TENSORS})
+
     def __len__(self) -> int:
         return len(self.names)

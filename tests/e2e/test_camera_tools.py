@@ -50,3 +50,6 @@ def test_from_the_synthetic_world_to_pictures(python: str, tmp_path: Path) -> No
         "model.head.decoder.score_threshold=0.0",
     )  # fmt: skip
     assert "mAP" in printed and len(list(show.glob("cameras_*.png"))) == 3
+    points = tmp_path / "points.png"
+    run(python, "tools/draw_sampling_points.py", CONFIG, work, "--out", points, "--frame", "1", *options)
+    assert points.stat().st_size > 10_000
