@@ -8,26 +8,6 @@ _base_ = [
 
 grid = dict(point_range=[-54.0, -54.0, -5.0, 54.0, 54.0, 3.0], voxel_size=[0.075, 0.075, 0.2], stride=8)
 
-# Objects of other scans are pasted; the scene's own are among the counts.
-paste_objects = dict(
-    type="PasteGroundTruth",
-    data_root="$data_root",
-    database="sparse3d_train_objects.arrow",
-    class_names="$class_names",
-    counts=dict(
-        car=2,
-        truck=3,
-        construction_vehicle=7,
-        bus=4,
-        trailer=6,
-        barrier=2,
-        motorcycle=6,
-        bicycle=6,
-        pedestrian=2,
-        traffic_cone=2,
-    ),
-    min_points=5,
-)
 train_pipeline = [
     "$load_points",
     dict(type="LoadAnnotations", class_names="$class_names", min_points=1),

@@ -1,5 +1,5 @@
 # A small pillar detector for the synthetic world: trained by the clock on two CPU cores (`make demo`).
-_base_ = ["../_base_/datasets/nuscenes_lidar.py", "../_base_/runtime.py"]
+_base_ = ["../_base_/datasets/nuscenes_lidar.py", "../_base_/runtime_by_the_clock.py"]
 
 data_root = "data/synthetic"
 grid = dict(point_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], voxel_size=[0.4, 0.4, 8.0], stride=2)
@@ -65,7 +65,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(type="TimedTrainLoop", max_seconds=480, max_iters=20000)
+train_cfg = dict(max_seconds=480)
 val_cfg = None
 val_dataloader = None
 val_evaluator = None
@@ -75,8 +75,3 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10),
 )
 custom_hooks = [dict(type="OneCycleByProgress", peak_lr=3e-3), dict(type="ProgressHook")]
-default_hooks = dict(
-    logger=dict(interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=-1, save_last=True),
-)
-log_processor = dict(by_epoch=False)

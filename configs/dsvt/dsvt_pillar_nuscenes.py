@@ -7,26 +7,7 @@ class_names = [
     "barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone",
 ]  # fmt: skip
 
-# Objects of other scans are pasted in all epochs but the last four; the scene's own are among the counts.
-paste_objects = dict(
-    type="PasteGroundTruth",
-    data_root="$data_root",
-    database="sparse3d_train_objects.arrow",
-    class_names="$class_names",
-    counts=dict(
-        car=2,
-        truck=3,
-        construction_vehicle=7,
-        bus=4,
-        trailer=6,
-        barrier=2,
-        motorcycle=6,
-        bicycle=6,
-        pedestrian=2,
-        traffic_cone=2,
-    ),
-    min_points=5,
-)
+# Objects of other scans are pasted in all epochs but the last four.
 train_pipeline = [
     "$load_points",
     dict(type="LoadAnnotations", class_names="$class_names", min_points=1),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-CONFIG = "configs/sparsebev/sparsebev_r50_synthetic.py"
+CONFIG = "configs/sparsebev/sparsebev_r50_demo.py"
 SMALL = [
     "image_size=[64,160]", "resize_factors=[0.9,1.2]", "num_queries=16", "model.head.num_layers=2",
     "model.image_branch.backbone.base_channels=4", "model.image_branch.neck.in_channels=[16,32,64,128]",

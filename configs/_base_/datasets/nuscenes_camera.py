@@ -1,5 +1,7 @@
 # nuScenes, cameras only: six images of the present and of earlier key frames. The config that uses this gives
 # `image_size` (height, width) and `resize_factors`, and may change `past`.
+_base_ = ["./loaders.py"]
+
 # Classes and cameras stand in the order that SparseBEV's published weights depend on.
 class_names = [
     "car", "truck", "construction_vehicle", "bus", "trailer",
@@ -47,23 +49,6 @@ test_dataset = dict(
     past="$past",
     test_mode=True,
 )
-train_dataloader = dict(
-    dataset="$train_dataset",
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    collate_fn=dict(type="pseudo_collate"),
-)
-test_dataloader = dict(
-    dataset="$test_dataset",
-    batch_size=1,
-    num_workers=4,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="pseudo_collate"),
-)
+train_dataloader = dict(batch_size=1)
+test_dataloader = dict(num_workers=4)
 test_evaluator = dict(type="NuScenesMetric", class_names="$class_names", modality=dict(use_camera=True))
-test_cfg = dict(type="TestLoop")
-val_dataloader = "$test_dataloader"
-val_evaluator = "$test_evaluator"
-val_cfg = dict(type="ValLoop")

@@ -1,10 +1,33 @@
 # nuScenes, LiDAR only: ten classes, key frame plus nine sweeps. The config that uses this gives `grid`.
+_base_ = ["./loaders.py"]
+
 class_names = [
     "car", "truck", "trailer", "bus", "construction_vehicle",
     "bicycle", "motorcycle", "pedestrian", "traffic_cone", "barrier",
 ]  # fmt: skip
 data_root = "data/nuscenes"
 num_point_features = 5  # x, y, z, intensity, time lag
+
+# What a pipeline may paste from other scenes (tools/create_data.py objects); a scene's own objects are among the counts.
+paste_objects = dict(
+    type="PasteGroundTruth",
+    data_root="$data_root",
+    database="sparse3d_train_objects.arrow",
+    class_names="$class_names",
+    counts=dict(
+        car=2,
+        truck=3,
+        construction_vehicle=7,
+        bus=4,
+        trailer=6,
+        barrier=2,
+        motorcycle=6,
+        bicycle=6,
+        pedestrian=2,
+        traffic_cone=2,
+    ),
+    min_points=5,
+)
 
 load_points = dict(type="LoadPoints", sweeps=9, pad_empty_sweeps=True)
 train_pipeline = [
@@ -34,23 +57,4 @@ test_dataset = dict(
     pipeline="$test_pipeline",
     test_mode=True,
 )
-train_dataloader = dict(
-    dataset="$train_dataset",
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    collate_fn=dict(type="pseudo_collate"),
-)
-test_dataloader = dict(
-    dataset="$test_dataset",
-    batch_size=1,
-    num_workers=2,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="pseudo_collate"),
-)
 test_evaluator = dict(type="NuScenesMetric", class_names="$class_names", modality=dict(use_lidar=True))
-test_cfg = dict(type="TestLoop")
-val_dataloader = "$test_dataloader"
-val_evaluator = "$test_evaluator"
-val_cfg = dict(type="ValLoop")

@@ -1,5 +1,7 @@
 # Waymo Open Dataset, LiDAR only: three classes, one sweep of all five sensors, frames after the published pipeline.
 # The config that uses this gives `grid`. The data set itself comes in a later step; models build without it.
+_base_ = ["./loaders.py"]
+
 class_names = ["Vehicle", "Pedestrian", "Cyclist"]
 data_root = "data/waymo"
 num_point_features = 5  # x, y, z, tanh(intensity), elongation
@@ -46,23 +48,5 @@ test_dataset = dict(
     pipeline="$test_pipeline",
     test_mode=True,
 )
-train_dataloader = dict(
-    dataset="$train_dataset",
-    batch_size=3,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    collate_fn=dict(type="pseudo_collate"),
-)
-test_dataloader = dict(
-    dataset="$test_dataset",
-    batch_size=1,
-    num_workers=2,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="pseudo_collate"),
-)
+train_dataloader = dict(batch_size=3)
 test_evaluator = dict(type="WaymoMetric", class_names="$class_names")
-test_cfg = dict(type="TestLoop")
-val_dataloader = "$test_dataloader"
-val_evaluator = "$test_evaluator"
-val_cfg = dict(type="ValLoop")

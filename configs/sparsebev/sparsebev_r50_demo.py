@@ -1,5 +1,5 @@
 # A small SparseBEV for the synthetic world, trained by the clock: thin ResNet, 128 x 352 pixels, two frames.
-_base_ = ["../_base_/datasets/nuscenes_camera.py", "../_base_/runtime.py"]
+_base_ = ["../_base_/datasets/nuscenes_camera.py", "../_base_/runtime_by_the_clock.py"]
 
 data_root = "data/synthetic"
 image_size = [128, 352]
@@ -44,7 +44,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(type="TimedTrainLoop", max_seconds=1800, max_iters=20000)
+train_cfg = dict(max_seconds=1800)
 val_cfg = None
 val_dataloader = None
 val_evaluator = None
@@ -52,8 +52,3 @@ optim_wrapper = dict(
     type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.01), clip_grad=dict(max_norm=35)
 )
 custom_hooks = [dict(type="OneCycleByProgress", peak_lr=2e-3), dict(type="ProgressHook")]
-default_hooks = dict(
-    logger=dict(interval=50, log_metric_by_epoch=False),
-    checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=-1, save_last=True),
-)
-log_processor = dict(by_epoch=False)
