@@ -19,25 +19,24 @@ from mmengine.registry import init_default_scope
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparse3d.checkpoints import centerpoint, dsvt, find_state, focals_conv, sparsebev
+from sparse3d.checkpoints import load_official
 from sparse3d.config import load_config
-from sparse3d.engine import read_checkpoint
 from sparse3d.engine.files import writing_whole
 from sparse3d.registry import MODELS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-SYSTEMS = {
-    "centerpoint": (centerpoint, "centerpoint/centerpoint_voxel0075_nuscenes.py"),
-    "dsvt": (dsvt, "dsvt/dsvt_pillar_nuscenes.py"),
-    "focals_conv": (focals_conv, "focals_conv/focals_conv_voxel0075_nuscenes.py"),
-    "sparsebev": (sparsebev, "sparsebev/sparsebev_r50_nuimg_704x256.py"),
+DEFAULTS = {
+    "centerpoint": "centerpoint/centerpoint_voxel0075_nuscenes.py",
+    "dsvt": "dsvt/dsvt_pillar_nuscenes.py",
+    "focals_conv": "focals_conv/focals_conv_voxel0075_nuscenes.py",
+    "sparsebev": "sparsebev/sparsebev_r50_nuimg_704x256.py",
 }
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("system", choices=SYSTEMS, help="whose checkpoint it is")
+    parser.add_argument("system", choices=DEFAULTS, help="whose checkpoint it is")
     parser.add_argument("source", type=Path, help="official checkpoint file")
     parser.add_argument("out", type=Path, help="file to write, .pth or .safetensors")
     parser.add_argument("--config", type=Path, help="config of the model (default: the system's for nuScenes)")
@@ -64,13 +63,10 @@ def main() -> None:
 
 def convert(arguments: argparse.Namespace) -> dict[str, Tensor]:
     """Return the model's whole state with the checkpoint's values."""
-    system, config_name = SYSTEMS[arguments.system]
-    config = load_config(arguments.config or CONFIGS / config_name, arguments.cfg_options)
+    config = load_config(arguments.config or CONFIGS / DEFAULTS[arguments.system], arguments.cfg_options)
     init_default_scope(config.default_scope)
-    checkpoint = read_checkpoint(arguments.source, trusted=arguments.trust_checkpoint)
-    state = find_state(checkpoint, arguments.source, *system.STATE_KEYS)
     detector = MODELS.build(config.model)
-    system.load_state(detector, state)
+    load_official(detector, arguments.system, arguments.source, trusted=arguments.trust_checkpoint)
     return {name: value.contiguous() for name, value in detector.state_dict().items()}
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from ..engine.files import read_checkpoint
 from .convert import Rules, convert_names, find_state, load_converted, prefixed
 
 REST = r"(.+)"
@@ -112,13 +112,14 @@ def load_backbone(branch: nn.Module, path: str | Path) -> None:
 
     Args:
         branch: with ``backbone`` and ``neck``.
-        path: a file written by ``torch.save``; nothing in it is executed.
+        path: a file written by ``torch.save``, or safetensors; nothing in it is executed.
 
     Raises:
+        CheckpointError: if the file is missing, damaged, or holds objects.
         ValueError: if an entry of the file's backbone or of ours is unaccounted for; all of them are listed.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(checkpoint, Mapping) and any(key in checkpoint for key in STATE_KEYS):
+    checkpoint = read_checkpoint(path)
+    if not isinstance(checkpoint, Mapping) or any(key in checkpoint for key in STATE_KEYS):
         checkpoint = find_state(checkpoint, path, *STATE_KEYS)
     state = convert_names(checkpoint, ANY_FILE)
     if any(name.startswith("neck.") for name in state):

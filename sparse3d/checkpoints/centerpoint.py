@@ -12,12 +12,10 @@ Source: github.com/tianweiy/CenterPoint.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
-from .spconv import to_own_layout
+from .convert import Rules, State, convert_names, prefixed
 
 STATE_KEYS = ("state_dict",)
 REST = r"(.+)"
@@ -97,17 +95,3 @@ def _adapt(name: str, value: Tensor) -> Tensor:
     if ".necks." in name and value.ndim == 4 and value.shape[-2:] == (1, 1):
         return value.transpose(0, 1)
     return value
-
-
-def load_state(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load an official ``state_dict`` into a detector, in full.
-
-    Raises:
-        ValueError: if an entry of either side is unaccounted for; all of them are listed.
-    """
-    load_converted(detector, to_own_layout(convert(state), detector))
-
-
-def load(detector: nn.Module, path: str | Path) -> None:
-    """Load an official checkpoint file into a detector; errors as ``load_state``."""
-    load_state(detector, read_state(path, *STATE_KEYS))

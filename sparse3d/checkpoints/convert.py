@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 Rules = Sequence[tuple[str, str | None]]
@@ -87,19 +86,6 @@ def prefixed(theirs: str, ours: str, rules: Rules) -> Rules:
         (rf"{theirs}\.{pattern}", None if replacement is None else f"{ours}.{replacement}")
         for pattern, replacement in rules
     ]
-
-
-def read_state(path: str | Path, *keys: str) -> State:
-    """Read a state dictionary from a file that may come from anywhere; nothing in it is executed.
-
-    Args:
-        path: a file written by ``torch.save``.
-        keys: entries that may hold the state dictionary, e.g. ``"model_state"``.
-
-    Raises:
-        ValueError: if the file holds no such entry.
-    """
-    return find_state(torch.load(path, map_location="cpu", weights_only=True), path, *keys)
 
 
 def find_state(checkpoint: object, path: str | Path, *keys: str) -> State:

@@ -9,11 +9,10 @@ Source: github.com/Haiyang-W/DSVT, and OpenPCDet's port of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
+from .convert import Rules, State, convert_names, prefixed
 
 STATE_KEYS = ("model_state",)
 REST = r"(.+)"
@@ -87,17 +86,3 @@ def convert(state: Mapping[str, Tensor]) -> State:
         ValueError: if an entry is unknown; all of them are listed.
     """
     return convert_names(state, DETECTOR)
-
-
-def load_state(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load an official ``model_state`` into a detector, in full.
-
-    Raises:
-        ValueError: if an entry of either side is unaccounted for; all of them are listed.
-    """
-    load_converted(detector, convert(state))
-
-
-def load(detector: nn.Module, path: str | Path) -> None:
-    """Load an official checkpoint file into a detector; errors as ``load_state``."""
-    load_state(detector, read_state(path, *STATE_KEYS))

@@ -8,14 +8,12 @@ Source: github.com/dvlab-research/FocalsConv, and OpenPCDet's port of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import centerpoint, dsvt
 from .centerpoint import SECOND_BEV, SQUEEZE, STEM, residual_rules, to_our_boxes
-from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
-from .spconv import to_own_layout
+from .convert import Rules, State, convert_names, prefixed
 
 STATE_KEYS = (*centerpoint.STATE_KEYS, *dsvt.STATE_KEYS)
 REST = r"(.+)"
@@ -75,17 +73,3 @@ def convert(state: Mapping[str, Tensor]) -> State:
     if any(name.startswith("backbone_3d.") for name in state):
         return convert_names(state, OPENPCDET_TREE)
     return to_our_boxes(convert_names(state, CENTERPOINT_TREE))
-
-
-def load_state(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load an official state dictionary into a detector, in full.
-
-    Raises:
-        ValueError: if an entry of either side is unaccounted for; all of them are listed.
-    """
-    load_converted(detector, to_own_layout(convert(state), detector))
-
-
-def load(detector: nn.Module, path: str | Path) -> None:
-    """Load an official checkpoint file into a detector; errors as ``load_state``."""
-    load_state(detector, read_state(path, *STATE_KEYS))

@@ -9,12 +9,11 @@ Source: github.com/MCG-NJU/SparseBEV.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .backbones import EVA02, FPN, RESNET, VOVNET
-from .convert import Rules, State, convert_names, load_converted, prefixed, read_state
+from .convert import Rules, State, convert_names, prefixed
 
 STATE_KEYS = ("state_dict",)
 REST = r"(.+)"
@@ -64,21 +63,3 @@ def convert(state: Mapping[str, Tensor]) -> State:
         ValueError: if an entry is unknown; all of them are listed.
     """
     return convert_names(state, DETECTOR)
-
-
-def load_state(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load an official state dictionary into a detector, in full.
-
-    Raises:
-        ValueError: if an entry of either side is unaccounted for; all of them are listed.
-    """
-    load_converted(detector, convert(state))
-
-
-def load(detector: nn.Module, path: str | Path) -> None:
-    """Load an official checkpoint file into a detector, in full.
-
-    Raises:
-        ValueError: if an entry of either side is unaccounted for; all of them are listed.
-    """
-    load_state(detector, read_state(path, *STATE_KEYS))

@@ -9,6 +9,7 @@ Source: SECOND (Yan et al., Sensors 2018).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -60,9 +61,9 @@ class BEVPyramid(BaseModule):
             )
         self.out_channels = sum(up_channels)
 
+    @abstractmethod
     def make_level(self, in_channels: int, out_channels: int, stride: int, num_blocks: int) -> nn.Sequential:
         """Return a level that starts with the stride and goes on with ``num_blocks`` blocks."""
-        raise NotImplementedError
 
     def forward(self, bev: Tensor) -> Tensor:
         """Map ``[B, in_channels, Y, X]`` to ``[B, sum(up_channels), Y', X']``, in channels-last memory."""
