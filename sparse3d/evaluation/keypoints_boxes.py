@@ -11,26 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..structures.skeleton import MISSING, NUM_KEYPOINTS, VISIBLE
 from .table import Table, not_finite, outside, reject
 
-KEYPOINTS = (
-    "NOSE",
-    "LEFT_SHOULDER",
-    "RIGHT_SHOULDER",
-    "LEFT_ELBOW",
-    "RIGHT_ELBOW",
-    "LEFT_WRIST",
-    "RIGHT_WRIST",
-    "LEFT_HIP",
-    "RIGHT_HIP",
-    "LEFT_KNEE",
-    "RIGHT_KNEE",
-    "LEFT_ANKLE",
-    "RIGHT_ANKLE",
-    "HEAD_CENTER",
-)
-NUM_KEYPOINTS = len(KEYPOINTS)
-KEYPOINT_TYPES = (1, 5, 13, 6, 14, 7, 15, 8, 16, 9, 17, 10, 18, 20)  # official numbers
 GROUPS = MappingProxyType(
     {
         "ALL": tuple(range(NUM_KEYPOINTS)),
@@ -44,7 +27,6 @@ GROUPS = MappingProxyType(
     }
 )
 OKS_SCALES = np.array([0.052, *np.repeat([0.158, 0.144, 0.124, 0.214, 0.174, 0.178], 2), 0.158])
-MISSING, OCCLUDED, VISIBLE = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)

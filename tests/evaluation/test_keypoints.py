@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 
 from sparse3d.evaluation import KeypointTable, evaluate_keypoints, match_by_iou, match_by_mean_error
-from sparse3d.evaluation.keypoints_boxes import (
-    GROUPS,
-    KEYPOINT_TYPES,
-    KEYPOINTS,
-    MISSING,
-    NUM_KEYPOINTS,
-    OCCLUDED,
-    OKS_SCALES,
-    VISIBLE,
-)
+from sparse3d.evaluation.keypoints_boxes import GROUPS, OKS_SCALES
+from sparse3d.structures.skeleton import KEYPOINT_TYPES, KEYPOINTS, MISSING, NUM_KEYPOINTS, OCCLUDED, VISIBLE
 
 MATCHERS = pytest.mark.parametrize("matcher", [match_by_iou, match_by_mean_error])
 
