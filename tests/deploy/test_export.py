@@ -6,6 +6,7 @@ import json
 from copy import deepcopy
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -43,7 +44,6 @@ def test_the_manifest_says_what_a_consumer_needs(exported: Path) -> None:
 
 
 def test_the_graph_names_its_dimensions(exported: Path) -> None:
-    onnx = pytest.importorskip("onnx")
     graph = onnx.load(str(exported / "model.onnx")).graph
     shapes = {
         each.name: tuple(dim.dim_param or dim.dim_value for dim in each.type.tensor_type.shape.dim)

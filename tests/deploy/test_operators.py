@@ -6,13 +6,13 @@ import stat
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from sparse3d.deploy.manifest import Manifest
 from sparse3d.deploy.operators import Offence, check_operators
 from sparse3d.deploy.tensorrt import installed, profile_shapes, write_script
 
-onnx = pytest.importorskip("onnx")
 FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-import pytest
+import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -31,8 +31,6 @@ class Graph(nn.Module):
 
 
 def test_onnx_runtime_agrees() -> None:
-    pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     whole = detector().eval()
     cameras = rig(FRAMES, CAMERAS)
@@ -46,7 +44,7 @@ def test_onnx_runtime_agrees() -> None:
     with torch.no_grad():
         expected = graph(*inputs)
         torch.onnx.export(graph, inputs, dynamo=True, opset_version=20).save(file)
-    session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
     found = session.run(None, dict(zip(names, (each.numpy() for each in inputs), strict=True)))
     for ours, theirs in zip(found, expected, strict=True):
