@@ -89,7 +89,7 @@ def watch(detector: Detector3D, sample: Sample) -> list[Focus]:
 
 def compare(stage: str, focal: FocalConv, before: SparseTensor, after: SparseTensor, importance: torch.Tensor) -> Focus:
     """Return the voxels around one focal convolution."""
-    foreground = focal.foreground(before, importance)
+    foreground = focal.growth.foreground(before, importance)
     new = lookup(before.sites.keys, after.sites.keys) < 0
     return Focus(
         title=f"stage {stage}",

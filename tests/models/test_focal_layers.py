@@ -9,18 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparse3d.models import FocalConv, GroundTruth
-from sparse3d.models.points.focal_layers import (
-    OFFSETS,
-    choose_foreground,
-    foreground_weights,
-    grow,
-    importance_loss,
-    inside_objects,
-    propose,
-    voxel_positions,
-)
+from sparse3d.models.points.focal_layers import importance_loss, inside_objects, voxel_positions
 from sparse3d.structures import Boxes3D, Grid
 from sparse3d_ops.sparse import SparseTensor
+from sparse3d_ops.sparse.growth import OFFSETS, choose_foreground, foreground_weights, grow, propose
 
 SHAPE = (4, 5, 6)
 
@@ -202,6 +194,6 @@ def test_neighbours_may_be_ignored_in_the_weights() -> None:
     x = random_tensor(2, density=0.4)
     block = FocalConv(3, weigh_foreground=False).double().eval()
     scores = block.predictor(x).features.sigmoid()
-    selected = block.select(x, scores[:, :-1], scores[:, -1])
+    selected = block.growth(x, scores)
     torch.testing.assert_close(selected.features.sum(dim=0), x.features.sum(dim=0))
     assert len(selected) > len(x)

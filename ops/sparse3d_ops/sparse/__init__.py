@@ -3,6 +3,8 @@
 from .backends import use_backend
 from .functional import avg_pool, inverse_conv, max_pool, sparse_conv, sparse_conv_transpose, submanifold_conv
 from .geometry import Geometry
+from .growth import OFFSETS as FOCAL_OFFSETS
+from .growth import FocalGrowth
 from .kernel_map import KernelMap
 from .modules import (
     SparseAvgPool2d,
@@ -24,6 +26,8 @@ from .sites import Sites
 from .tensor import SparseTensor, union
 
 __all__ = [
+    "FOCAL_OFFSETS",
+    "FocalGrowth",
     "Geometry",
     "KernelMap",
     "Sites",

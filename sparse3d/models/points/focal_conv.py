@@ -1,7 +1,7 @@
 """Focal sparse convolution: a submanifold convolution whose sites grow around what it takes for important.
 
     predictor   x, or a SubM3 block of it -> SubM3 to 27 scores: 26 neighbours, then the voxel itself -> sigmoid
-    selection   foreground, growth, weight, merging: `focal_layers.py`
+    selection   foreground, growth, weight, merging: `sparse3d_ops/sparse/growth.py`
     output      SubM3 - BatchNorm - ReLU on the grown sites
 
 With images, what voxels see in them (`image_sampling.py`) is put before, or added to, what the predictor reads, and
@@ -18,10 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparse3d_ops.sparse import Sites, SparseTensor, SubMConv3d
+from sparse3d_ops.sparse import FOCAL_OFFSETS, FocalGrowth, Sites, SparseTensor, SubMConv3d
 
 from ..layers.norm import RowNorm
-from .focal_layers import OFFSETS, choose_foreground, foreground_weights, grow, propose
 from .sparse_layers import NORM, submanifold_block
 
 FUSIONS = ("concat", "sum")
@@ -60,15 +59,11 @@ class FocalConv(nn.Module):
         super().__init__()
         if image_fusion not in (*FUSIONS, None):
             raise ValueError(f"image_fusion: must be one of {FUSIONS} or None, got {image_fusion!r}")
-        self.threshold = threshold
-        self.top_k = top_k
-        self.scale_by_importance = scale_by_importance
-        self.weigh_foreground = weigh_foreground
-        self.skip_first_layer = skip_first_layer
+        self.growth = FocalGrowth(threshold, top_k, scale_by_importance, weigh_foreground, skip_first_layer)
         self.image_fusion = image_fusion
         self.enlarge = None if enlarge_channels is None else submanifold_block(channels, enlarge_channels)
         width = (enlarge_channels or channels) + (channels if image_fusion == "concat" else 0)
-        self.predictor = SubMConv3d(width, len(OFFSETS) + 1, 3, bias=False)
+        self.predictor = SubMConv3d(width, len(FOCAL_OFFSETS) + 1, 3, bias=False)
         self.conv = SubMConv3d(channels, channels, 3, bias=False)
         self.norm = RowNorm(channels, **NORM)
 
@@ -85,10 +80,9 @@ class FocalConv(nn.Module):
         if (look is None) != (self.image_fusion is None):
             raise ValueError(f"FocalConv: image_fusion is {self.image_fusion!r}, but look is {look}")
         scores = self.predictor(self.describe(x, look)).features.float().sigmoid()
-        probabilities, importance = scores[:, :-1], scores[:, -1]
-        out = self.conv(self.select(x, probabilities, importance))
+        out = self.conv(self.growth(x, scores))
         features = out.features if look is None else out.features + look(out.sites)
-        return out.replace_features(F.relu(self.norm(features), inplace=True)), importance
+        return out.replace_features(F.relu(self.norm(features), inplace=True)), scores[:, -1]
 
     def describe(self, x: SparseTensor, look: Look | None = None) -> SparseTensor:
         """Return what the predictor reads."""
@@ -98,24 +92,3 @@ class FocalConv(nn.Module):
         if self.image_fusion == "concat":
             return seen.replace_features(torch.cat([look(x.sites), seen.features], dim=1))
         return seen.replace_features(seen.features + look(x.sites))
-
-    def foreground(self, x: SparseTensor, importance: Tensor) -> Tensor:
-        """Return the mask ``[N]`` of foreground among the voxels of the input."""
-        return choose_foreground(importance, x.indices[:, 0].long(), x.batch_size, self.threshold, self.top_k)
-
-    def select(
-        self,
-        x: SparseTensor,
-        probabilities: Tensor,  # [N, 26]
-        importance: Tensor,  # [N]
-    ) -> SparseTensor:
-        """Return the features, scaled as the options say, on the sites and what grew around foreground."""
-        foreground = self.foreground(x, importance)
-        proposals = propose(x.sites, foreground, probabilities, self.threshold, self.skip_first_layer)
-        features = x.features
-        if self.scale_by_importance:
-            features = features * importance[:, None].to(features.dtype)
-        if self.weigh_foreground:
-            weights = foreground_weights(x.sites, foreground, proposals)
-            features = features * weights[:, None].to(features.dtype)
-        return grow(x.sites, features, proposals)
