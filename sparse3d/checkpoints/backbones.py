@@ -58,6 +58,27 @@ VOVNET: Rules = [
     *(rule for stage in (2, 3, 4, 5) for block in range(1, _MOST_BLOCKS) for rule in _one_shot_rules(stage, block)),
 ]
 
+_SWIN_BLOCK = r"stages\.(\d+)\.blocks\.(\d+)"
+_SWIN_PARTS = {
+    r"attn\.w_msa\.qkv": "attention.qkv",
+    r"attn\.w_msa\.proj": "attention.out",
+    r"ffn\.layers\.0\.0": "mlp.0",
+    r"ffn\.layers\.1": "mlp.2",
+    "norm1": "norm1",
+    "norm2": "norm2",
+}
+_MOST_STAGES = 4
+
+SWIN: Rules = [
+    (r".+\.relative_position_index", None),  # follows from the size of a window
+    (rf"patch_embed\.{REST}", r"stem.\1"),
+    (rf"{_SWIN_BLOCK}\.attn\.w_msa\.relative_position_bias_table", r"stages.\1.blocks.\2.attention.position_bias"),
+    *((rf"{_SWIN_BLOCK}\.{theirs}\.{REST}", rf"stages.\1.blocks.\2.{ours}.\3") for theirs, ours in _SWIN_PARTS.items()),
+    # what ends a stage there begins the next one here
+    *((rf"stages\.{stage}\.downsample\.{REST}", rf"stages.{stage + 1}.merge.\1") for stage in range(_MOST_STAGES - 1)),
+    (rf"norm(\d)\.{REST}", r"outputs.\1.\2"),
+]
+
 FPN: Rules = [
     (rf"lateral_convs\.(\d+)\.conv\.{REST}", r"laterals.\1.\2"),
     (rf"fpn_convs\.(\d+)\.conv\.{REST}", r"outputs.\1.\2"),
@@ -101,7 +122,7 @@ EVA02: Rules = [
 
 ANY_FILE: Rules = [
     *EVA02,
-    *prefixed(r"(?:img_backbone|backbone\.bottom_up|backbone)", "backbone", [*RESNET, *VOVNET]),
+    *prefixed(r"(?:img_backbone|backbone\.bottom_up|backbone)", "backbone", [*RESNET, *VOVNET, *SWIN]),
     *((theirs, f"backbone.{ours}") for theirs, ours in RESNET),
     (r"(?!(?:img_)?backbone\.).+", None),  # the other parts of a detector, or a classifier
 ]

@@ -12,6 +12,7 @@ from .images.branch import ImageBranch
 from .images.eva02 import EVA02
 from .images.fpn import FPN, SimpleFPN
 from .images.resnet import ResNet
+from .images.swin import SwinTransformer
 from .images.vovnet import VoVNet
 from .points.branch import PointBranch
 from .points.dsvt import DSVT
@@ -50,6 +51,7 @@ __all__ = [
     "SparseBEVHead",
     "SparseConvBranch",
     "SparseEncoder",
+    "SwinTransformer",
     "TransFusionHead",
     "TransFusionTargetAssigner",
     "TransFusionTargets",

@@ -22,6 +22,9 @@ from torch.utils.checkpoint import checkpoint
 
 from sparse3d.registry import MODELS
 
+from ..layers.drop_path import DropPath
+from .windows import join_windows, pad_to_windows, split_windows
+
 ROTARY_LENGTH = 16.0  # tokens of an axis in pre-training, which all axes are stretched to
 ROTARY_BASE = 10000.0
 NORM_EPS = 1e-6
@@ -77,7 +80,7 @@ class EVA02Block(nn.Module):
         self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
         self.mlp = SwiGLU(channels, hidden)
         self.window_size = window_size
-        self.drop_path = drop_path
+        self.drop_path = DropPath(drop_path)
 
     def forward(
         self,
@@ -85,25 +88,18 @@ class EVA02Block(nn.Module):
         rotation: Rotation,
     ) -> Tensor:  # [N, H, W, C]
         """Update the tokens."""
-        x = x + self._drop(self._attend(self.norm1(x), rotation))
-        return x + self._drop(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self._attend(self.norm1(x), rotation))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _attend(self, x: Tensor, rotation: Rotation) -> Tensor:
         height, width = x.shape[1:3]
         size = self.window_size
         if not size:
             return self.attention(x.flatten(1, 2), rotation).view_as(x)
-        padded = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
-        grid = padded.unflatten(2, (-1, size)).unflatten(1, (-1, size)).transpose(2, 3)  # [N, h, w, size, size, C]
-        windows = self.attention(grid.flatten(3, 4).flatten(0, 2), rotation)
-        return windows.view_as(grid).transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width]
-
-    def _drop(self, x: Tensor) -> Tensor:
-        """Leave the branch out for some images of a training batch."""
-        if not self.training or self.drop_path == 0:
-            return x
-        kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop_path
-        return x * kept / (1 - self.drop_path)
+        padded = pad_to_windows(x, size)
+        windows = split_windows(padded, size)
+        attended = self.attention(windows.flatten(0, 1), rotation).view_as(windows)
+        return join_windows(attended, size, padded.shape[2])[:, :height, :width]
 
 
 @MODELS.register_module()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -18,9 +18,10 @@ class StagedBackbone(BaseModule):
         stages: features -> features.
         out_stages: stages (from 0) whose output is returned.
         frozen_stages: -1 trains everything, 0 freezes the stem, n > 0 the first n stages too. What is frozen stays in
-            eval mode.
+            eval mode, and so is what is done to its output.
         norm_eval: BatchNorm keeps to its running statistics in training; scale and shift are still learned.
         checkpointing: compute the stages again in the backward pass instead of keeping what is inside of them.
+        outputs: what is done to the output of a stage before it is returned; nothing, where a stage has no entry.
 
     Raises:
         ValueError: if a stage does not exist.
@@ -34,6 +35,7 @@ class StagedBackbone(BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         checkpointing: bool = False,
+        outputs: Mapping[int, nn.Module] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -43,6 +45,7 @@ class StagedBackbone(BaseModule):
             raise ValueError(f"frozen_stages: expected -1 to {len(stages)}, got {frozen_stages}")
         self.stem = stem
         self.stages = nn.ModuleList(stages)
+        self.outputs = nn.ModuleDict({str(number): module for number, module in (outputs or {}).items()})
         self.out_stages = tuple(out_stages)
         self.frozen_stages, self.norm_eval, self.checkpointing = frozen_stages, norm_eval, checkpointing
         for part in self._frozen():
@@ -54,7 +57,7 @@ class StagedBackbone(BaseModule):
         for number, stage in enumerate(self.stages):
             x = self._run(stage, x)
             if number in self.out_stages:
-                outputs.append(x)
+                outputs.append(self.outputs[str(number)](x) if str(number) in self.outputs else x)
         return outputs
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
@@ -63,7 +66,10 @@ class StagedBackbone(BaseModule):
         return stage(x)
 
     def _frozen(self) -> list[nn.Module]:
-        return [] if self.frozen_stages < 0 else [self.stem, *self.stages[: self.frozen_stages]]
+        if self.frozen_stages < 0:
+            return []
+        outputs = [module for number, module in self.outputs.items() if int(number) < self.frozen_stages]
+        return [self.stem, *self.stages[: self.frozen_stages], *outputs]
 
     def train(self, mode: bool = True) -> StagedBackbone:
         """Set the mode; frozen parts, and with ``norm_eval`` all BatchNorms, stay in eval mode."""
