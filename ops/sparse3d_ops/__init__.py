@@ -15,6 +15,7 @@ from .boxes import (
     points_in_boxes_mask,
 )
 from .coords import bev_cells, lookup, num_cells, pack, unique, unpack
+from .deformable import deformable_attention
 from .descriptors import describe_points
 from .sampling import FeatureMaps, sample_views
 from .segment import Segments, segment_gather, segment_max, segment_mean, segment_sum
@@ -49,6 +50,7 @@ __all__ = [
     "Windows",
     "bev_cells",
     "count_points_in_boxes",
+    "deformable_attention",
     "describe_points",
     "grid_shape",
     "index_layout",
