@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparse3d.structures import Detections, Grid
+from sparse3d.results import NamedDetections
+from sparse3d.structures import Grid
 
 from .inputs import Named, PointInputs
 from .manifest import GRAPH, Manifest
@@ -47,7 +48,7 @@ class Runtime:
         self.outputs: Outputs = OUTPUTS[self.manifest.head].from_json(self.manifest.decoding)
         self._session = open_session(Path(directory) / GRAPH, providers, threads)
 
-    def __call__(self, points: Tensor | np.ndarray) -> Detections:
+    def __call__(self, points: Tensor | np.ndarray) -> NamedDetections:
         """Detect in one scan.
 
         Args:
@@ -71,9 +72,9 @@ class Runtime:
         results = self._session.run(names, feed)
         return {name: torch.from_numpy(each) for name, each in zip(names, results, strict=True)}
 
-    def decode(self, outputs: Named) -> Detections:
+    def decode(self, outputs: Named) -> NamedDetections:
         """Return the boxes that the graph's outputs stand for."""
-        return self.outputs.decode(outputs, self.grid)
+        return NamedDetections.of(self.outputs.decode(outputs, self.grid), self.class_names)
 
 
 def open_session(path: Path, providers: Sequence[str] = CPU, threads: int | None = None) -> Any:

@@ -92,13 +92,14 @@ def _write(file: TextIO, submission: Submission) -> None:
     meta = {key: submission.modality[key] for key in MODALITY_KEYS}
     file.write('{"meta": ' + json.dumps(meta) + ', "results": {')
     separator = "\n"
-    for token, boxes in _boxes_of_samples(submission):
+    for token, boxes in sample_records(submission):
         file.write(f"{separator}{json.dumps(token)}: {json.dumps(boxes)}")
         separator = ",\n"
     file.write("}}\n")
 
 
-def _boxes_of_samples(submission: Submission) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def sample_records(submission: Submission) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield each sample's token and the records of its boxes, as the file has them."""
     detections = submission.detections.take(np.argsort(submission.detections.sample, kind="stable"))
     attribute_names = (*ATTRIBUTES, "")  # NO_ATTRIBUTE is the last one
     bounds = np.searchsorted(detections.sample, np.arange(len(submission.sample_tokens) + 1))
