@@ -21,7 +21,7 @@ from .arrow_file import ArrowKind, arrow_metadata, arrow_writer, merge_arrow, op
 from .index_schema import INDEX_VERSION, SCHEMA, decode_frame, encode_frames
 
 FRAMES_PER_BATCH = 64
-INDEX = ArrowKind("index", INDEX_VERSION, SCHEMA, "python tools/create_data.py nuscenes --root DIR --version v1.0-...")
+INDEX = ArrowKind("index", INDEX_VERSION, SCHEMA, "python tools/create_data.py nuscenes|waymo --root DIR ...")
 
 
 def write_index(

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..structures import Annotations, CameraImage, Frame, LidarScan
+from ..structures import Annotations, CameraImage, Frame, LidarScan, WaymoLabels
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 
 def _array(*shape: int) -> pa.DataType:
@@ -30,6 +30,7 @@ SCAN = {
     "timestamp": pa.int64(),
     "lidar2key": _array(4, 4),
     "num_features": pa.int64(),
+    "offset": pa.int64(),
 }
 CAMERA = {
     "name": pa.string(),
@@ -41,6 +42,8 @@ CAMERA = {
     "lidar2cam": _array(4, 4),
     "width": pa.int64(),
     "height": pa.int64(),
+    "distortion": _array(5),
+    "offset": pa.int64(),
 }
 ANNOTATION = {
     "tokens": pa.string(),
@@ -54,6 +57,17 @@ ANNOTATION = {
     "global_rotations": _array(4),
     "global_velocities": _array(2),
 }
+WAYMO = {
+    "difficulties": pa.int64(),
+    "tracking_difficulties": pa.int64(),
+    "num_top_lidar_points": pa.int64(),
+    "speeds": _array(3),
+    "accelerations": _array(3),
+    "most_visible_cameras": pa.int64(),
+    "camera_synced_boxes": _array(7),
+    "keypoints": _array(14, 3),
+    "keypoint_visibility": pa.list_(pa.int64(), 14),
+}
 SCHEMA = pa.schema(
     {
         "token": pa.string(),
@@ -66,9 +80,12 @@ SCHEMA = pa.schema(
         **{f"cameras.{name}": pa.list_(kind) for name, kind in CAMERA.items()},
         "annotated": pa.bool_(),
         **{f"annotations.{name}": pa.list_(kind) for name, kind in ANNOTATION.items()},
+        **{f"annotations.waymo.{name}": pa.list_(kind) for name, kind in WAYMO.items()},
+        "no_label_zones": pa.list_(pa.list_(pa.float64())),
     }
 )
-SQUARE = {16: (4, 4), 9: (3, 3)}  # length of a stored matrix -> its shape; `boxes` are rows, and stay so
+SHAPES = {16: (4, 4), 9: (3, 3)}  # length of a stored matrix -> its shape; `boxes` are rows, and stay so
+ROW_SHAPES = {"keypoints": (14, 3)}  # of what is not a number or a row of them an object
 
 
 # -- Frame -> row -----------------------------------------------------------------------------------------------------
@@ -96,6 +113,7 @@ def _row(frame: Frame, root: str) -> dict[str, Any]:
         **{f"cameras.{name}": [_value(camera, name, root) for camera in frame.cameras] for name in CAMERA},
         "annotated": frame.annotations is not None,
         **_annotation_columns(frame.annotations),
+        "no_label_zones": [zone.ravel() for zone in frame.no_label_zones],
     }
 
 
@@ -116,7 +134,14 @@ def _relative(path: str, root: str) -> str:
 def _annotation_columns(annotations: Annotations | None) -> dict[str, Any]:
     if annotations is None:
         return {}
-    return {f"annotations.{name}": list(getattr(annotations, name)) for name in ANNOTATION}
+    columns = {f"annotations.{name}": list(getattr(annotations, name)) for name in ANNOTATION}
+    if annotations.waymo is not None:
+        columns |= {f"annotations.waymo.{name}": _rows(getattr(annotations.waymo, name)) for name in WAYMO}
+    return columns
+
+
+def _rows(values: np.ndarray) -> list:
+    return list(values if values.ndim == 1 else values.reshape(len(values), -1))
 
 
 # -- row -> Frame -----------------------------------------------------------------------------------------------------
@@ -136,6 +161,7 @@ def decode_frame(batch: pa.RecordBatch, row: int, data_root: Path) -> Frame:
         lidar2ego=values["lidar2ego"],
         ego2global=values["ego2global"],
         annotations=_annotations(values) if values["annotated"] else None,
+        no_label_zones=values["no_label_zones"],
     )
 
 
@@ -148,13 +174,15 @@ def _decode(value: pa.Scalar) -> Any:
     kind = value.type.value_type
     if pa.types.is_string(kind):
         return tuple(value.as_py())
+    if pa.types.is_list(kind):
+        return tuple(np.array(polygon.values).reshape(-1, 2) for polygon in value)
     if pa.types.is_fixed_size_list(kind):
         return np.array(value.values.flatten()).reshape(-1, kind.list_size)
     return np.array(value.values)
 
 
 def _matrix(values: np.ndarray) -> np.ndarray:
-    return values.reshape(SQUARE[values.size]).copy()
+    return values.reshape(SHAPES.get(values.size, (values.size,))).copy()
 
 
 def _records(values: dict[str, Any], group: str, kinds: dict[str, pa.DataType], data_root: Path) -> list[dict]:
@@ -174,4 +202,12 @@ def _absolute(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
 
 
 def _annotations(values: dict[str, Any]) -> Annotations:
-    return Annotations(**{name: values[f"annotations.{name}"] for name in ANNOTATION})
+    return Annotations(**{name: values[f"annotations.{name}"] for name in ANNOTATION}, waymo=_waymo_labels(values))
+
+
+def _waymo_labels(values: dict[str, Any]) -> WaymoLabels | None:
+    columns = {name: values[f"annotations.waymo.{name}"] for name in WAYMO}
+    if columns["difficulties"] is None:
+        return None
+    shaped = {name: columns[name].reshape(-1, *shape) for name, shape in ROW_SHAPES.items()}
+    return WaymoLabels(**{**columns, **shaped})

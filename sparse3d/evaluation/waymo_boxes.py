@@ -12,11 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..datasets.waymo_schema import CAMERAS, TYPES
 from .table import Table, not_finite, outside, reject
 
-TYPES = ("UNKNOWN", "VEHICLE", "PEDESTRIAN", "SIGN", "CYCLIST")  # positions are the official numbers
 SCORED_TYPES = TYPES[1:]
-CAMERAS = ("UNKNOWN", "FRONT", "FRONT-LEFT", "FRONT-RIGHT", "SIDE-LEFT", "SIDE-RIGHT")
 LEVELS = (1, 2)
 NO_LEVEL = 0  # counts as an object of either level
 UNKNOWN_CAMERA = 0

@@ -11,7 +11,7 @@ from .batch import Batch, Voxels
 from .boxes import Boxes3D
 from .cameras import Cameras
 from .detections import Detections
-from .frame import Annotations, CameraImage, Frame, LidarScan
+from .frame import Annotations, CameraImage, Frame, LidarScan, WaymoLabels
 from .grid import Grid
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "LidarScan",
     "Sample",
     "Voxels",
+    "WaymoLabels",
 ]
 
 

@@ -5,7 +5,7 @@ Poses are 4x4 float64 and named `a2b` (frame a -> frame b). Paths are absolute. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ class LidarScan:
     path: str
     timestamp: int
     lidar2key: np.ndarray  # [4, 4], this scan's LiDAR -> LiDAR of the key frame (identity for the key frame itself)
-    num_features: int = 5  # float32 values a point in the file
+    num_features: int = 5  # values a point
+    offset: int = 0  # where the scan begins in a file of many: a byte, or a row group of a Parquet file
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,33 @@ class CameraImage:
     lidar2cam: np.ndarray  # [4, 4], key-frame LiDAR -> this camera, ego motion between the two exposures included
     width: int
     height: int
+    distortion: np.ndarray = field(default_factory=lambda: np.zeros(5))  # [5], k1, k2, p1, p2, k3 as OpenCV has them
+    offset: int = 0  # where the image is in a file of many: a byte, or a row group of a Parquet file
+
+
+@dataclass(frozen=True)
+class WaymoLabels:
+    """What Waymo's labels say beyond those of other data sets, one row an object; NaN where they say nothing.
+
+    Keypoints are in the order of ``KEYPOINTS`` of `skeleton.py`, in the frame of the boxes.
+    """
+
+    difficulties: np.ndarray  # [N] int64, level that an annotator gave for detection, 0 for none
+    tracking_difficulties: np.ndarray  # [N] int64, likewise for tracking
+    num_top_lidar_points: np.ndarray  # [N] int64
+    speeds: np.ndarray  # [N, 3] float64, m/s along the axes of the world
+    accelerations: np.ndarray  # [N, 3] float64, m/s^2 along the axes of the world
+    most_visible_cameras: np.ndarray  # [N] int64, position in `CAMERAS` of `datasets/waymo_schema.py`, 0 for none
+    camera_synced_boxes: np.ndarray  # [N, 7] float64, where that camera saw the object
+    keypoints: np.ndarray  # [N, 14, 3] float64, metres
+    keypoint_visibility: np.ndarray  # [N, 14] int64, 0 missing, 1 occluded, 2 visible
+
+    def __len__(self) -> int:
+        return len(self.difficulties)
+
+    def select(self, rows: np.ndarray) -> WaymoLabels:
+        """Return the objects at ``rows``, a mask ``[N]`` or positions."""
+        return WaymoLabels(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -54,6 +82,7 @@ class Annotations:
     global_centers: np.ndarray  # [N, 3] float64
     global_rotations: np.ndarray  # [N, 4] float64, quaternions (w, x, y, z)
     global_velocities: np.ndarray  # [N, 2] float64, NaN where unknown
+    waymo: WaymoLabels | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -65,7 +94,11 @@ class Annotations:
 
 
 def _take(values: Any, rows: np.ndarray) -> Any:
-    return values[rows] if isinstance(values, np.ndarray) else tuple(values[row] for row in rows)
+    if isinstance(values, WaymoLabels):
+        return values.select(rows)
+    if values is None or isinstance(values, np.ndarray):
+        return values if values is None else values[rows]
+    return tuple(values[row] for row in rows)
 
 
 @dataclass(frozen=True)
@@ -81,6 +114,7 @@ class Frame:
     lidar2ego: np.ndarray  # [4, 4]
     ego2global: np.ndarray  # [4, 4], at the LiDAR's time
     annotations: Annotations | None
+    no_label_zones: tuple[np.ndarray, ...] = ()  # polygons [K, 2] float64, x and y in the world
 
     @property
     def lidar2global(self) -> np.ndarray:

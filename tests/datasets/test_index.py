@@ -16,6 +16,7 @@ from sparse3d.datasets import FrameIndex, create, write_index
 from sparse3d.datasets import index as index_module
 from sparse3d.datasets.create import create_nuscenes_index
 from sparse3d.datasets.index import FRAMES_PER_BATCH, merge_indexes, read_index_metadata
+from sparse3d.datasets.index_schema import INDEX_VERSION
 from sparse3d.datasets.nuscenes_frames import scene_frames
 from sparse3d.datasets.nuscenes_tables import load_tables
 from sparse3d.structures import Frame
@@ -178,7 +179,7 @@ def test_another_version(tmp_path: Path, frames: list[Frame], monkeypatch: pytes
     monkeypatch.setattr(index_module, "INDEX", replace(index_module.INDEX, version=0))
     write_index(tmp_path / "old.arrow", frames, METADATA, SYNTH)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="index version 0, this sparse3d reads version 1; create it again"):
+    with pytest.raises(ValueError, match=rf"index version 0, this sparse3d reads version {INDEX_VERSION}; create it"):
         FrameIndex(tmp_path / "old.arrow", SYNTH)
 
 

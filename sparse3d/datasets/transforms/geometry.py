@@ -2,6 +2,7 @@
 
 p' = s Q p + t      Q orthogonal (a rotation, or a mirroring), s > 0, t a shift
 size' = s size      heading' = direction of Q (cos yaw, sin yaw, 0)      velocity' = s Q velocity
+keypoints move as points; where Q is a mirroring, left and right ones change their names
 lidar2cam' = lidar2cam M^-1, so a point keeps its pixel
 """
 
@@ -14,7 +15,8 @@ import numpy as np
 import torch
 
 from ...registry import TRANSFORMS
-from ...structures import Boxes3D, Sample
+from ...structures import Boxes3D, InstanceData, Sample
+from ...structures.skeleton import MIRRORED
 from .. import point_kernels
 
 
@@ -31,6 +33,8 @@ def move_world(sample: Sample, matrix: np.ndarray) -> Sample:
     if "gt" in sample:
         gt = sample.gt.clone()
         gt.boxes = move_boxes(gt.boxes, matrix)
+        if "keypoints" in gt:
+            gt.keypoints, gt.keypoint_visibility = _move_keypoints(gt, matrix)
         moved = moved.replace(gt=gt)
     return moved
 
@@ -40,6 +44,15 @@ def move_boxes(boxes: Boxes3D, matrix: np.ndarray) -> Boxes3D:
     tensor = boxes.transform(matrix).tensor
     tensor[:, 3:6] *= float(np.cbrt(abs(np.linalg.det(matrix[:3, :3]))))
     return Boxes3D(tensor)
+
+
+def _move_keypoints(gt: InstanceData, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return locations ``[N, 14, 3]`` and visibilities ``[N, 14]``; a mirroring makes left limbs right ones."""
+    pose = torch.as_tensor(matrix, dtype=torch.float64)
+    moved = (gt.keypoints.double() @ pose[:3, :3].T + pose[:3, 3]).to(gt.keypoints)
+    if np.linalg.det(matrix[:3, :3]) > 0:
+        return moved, gt.keypoint_visibility
+    return moved[:, MIRRORED], gt.keypoint_visibility[:, MIRRORED]
 
 
 def _move_points(points: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:

@@ -21,6 +21,7 @@ from sparse3d_ops import iou_bev, nms_bev, points_in_boxes
 
 from ...registry import TRANSFORMS
 from ...structures import Boxes3D, InstanceData, Sample
+from ...structures.skeleton import MISSING, NUM_KEYPOINTS
 from .. import point_kernels
 from ..object_database import ObjectDatabase, Objects
 from .loading import require_unmoved
@@ -110,8 +111,15 @@ def _paste_points(points: np.ndarray, objects: Objects) -> torch.Tensor:
 
 
 def _paste_boxes(gt: InstanceData, objects: Objects, labels: np.ndarray) -> InstanceData:
+    pasted = dict(
+        labels=torch.from_numpy(labels),
+        num_points=torch.from_numpy(objects.num_lidar_points),
+    )
+    if "keypoints" in gt:  # the database holds none
+        middles = torch.from_numpy(objects.boxes[:, None, :3])
+        pasted["keypoints"] = middles.repeat(1, NUM_KEYPOINTS, 1)
+        pasted["keypoint_visibility"] = torch.full((len(labels), NUM_KEYPOINTS), MISSING)
     return InstanceData(
         boxes=Boxes3D.cat([gt.boxes, Boxes3D(torch.from_numpy(objects.boxes))]),
-        labels=torch.cat([gt.labels, torch.from_numpy(labels)]),
-        num_points=torch.cat([gt.num_points, torch.from_numpy(objects.num_lidar_points)]),
+        **{name: torch.cat([getattr(gt, name), values]) for name, values in pasted.items()},
     )

@@ -19,7 +19,18 @@ import numpy as np
 import torch
 
 from ...registry import TRANSFORMS
-from ...structures import Annotations, Boxes3D, CameraImage, Cameras, Frame, InstanceData, LidarScan, Sample
+from ...structures import (
+    Annotations,
+    Boxes3D,
+    CameraImage,
+    Cameras,
+    Frame,
+    InstanceData,
+    LidarScan,
+    Sample,
+    WaymoLabels,
+)
+from ...structures.skeleton import MISSING
 from .. import point_kernels
 from ..nuscenes_schema import CATEGORY_TO_CLASS
 
@@ -160,14 +171,23 @@ class LoadAnnotations:
     Args:
         class_names: the classes; a label is a position in them.
         min_points: leave out boxes with fewer annotated LiDAR points.
+        camera_synced: instead of the boxes that the LiDAR saw, take those where the cameras saw the objects, and count
+            points of the top LiDAR (Waymo): ground truth of detectors that have cameras alone.
+        keypoints: also set ``keypoints`` ``[N, 14, 3]`` float32, metres, at the middle of the box where one is missing,
+            and ``keypoint_visibility`` ``[N, 14]`` int64: 0 missing, 1 occluded, 2 visible (Waymo).
 
     Raises:
-        ValueError: if the frame is not annotated, or a box has no positive size or is not finite.
+        ValueError: if the frame is not annotated, or not with what is asked for, or a box has no positive size or is
+            not finite.
     """
 
-    def __init__(self, class_names: Sequence[str], min_points: int = 0) -> None:
+    def __init__(
+        self, class_names: Sequence[str], min_points: int = 0, *, camera_synced: bool = False, keypoints: bool = False
+    ) -> None:
         self.label_of = {name: label for label, name in enumerate(class_names)}
         self.min_points = min_points
+        self.camera_synced = camera_synced
+        self.keypoints = keypoints
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with ``gt``."""
@@ -175,6 +195,8 @@ class LoadAnnotations:
         annotations = sample.frame.annotations
         if annotations is None:
             raise ValueError("the frame is not annotated (a test split?); leave LoadAnnotations out of the pipeline")
+        if self.camera_synced:
+            annotations = camera_synced_annotations(annotations)
         labels = np.array([self._label(category) for category in annotations.categories], dtype=np.int64)
         wanted = (labels >= 0) & (annotations.num_lidar_points >= self.min_points)
         _check_boxes(annotations, wanted)
@@ -183,10 +205,40 @@ class LoadAnnotations:
             labels=torch.from_numpy(labels[wanted]),
             num_points=torch.from_numpy(annotations.num_lidar_points[wanted]),
         )
+        if self.keypoints:
+            gt.keypoints, gt.keypoint_visibility = _keypoints(annotations, wanted)
         return sample.replace(gt=gt)
 
     def _label(self, category: str) -> int:
         return self.label_of.get(CATEGORY_TO_CLASS.get(category, category), -1)
+
+
+def camera_synced_annotations(annotations: Annotations) -> Annotations:
+    """Return the objects that a camera sees best, with the boxes where it saw them and the points of the top LiDAR.
+
+    Velocities stay those of the LiDAR's labels.
+
+    Raises:
+        ValueError: if the data set has no such boxes.
+    """
+    seen = _waymo_labels(annotations).most_visible_cameras > 0
+    chosen = annotations.select(seen)
+    labels = _waymo_labels(chosen)
+    boxes = np.concatenate([labels.camera_synced_boxes, chosen.boxes[:, BOX_DIM:]], axis=1)
+    return replace(chosen, boxes=boxes, num_lidar_points=labels.num_top_lidar_points)
+
+
+def _keypoints(annotations: Annotations, wanted: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = _waymo_labels(annotations).select(wanted)
+    missing = (labels.keypoint_visibility == MISSING)[..., None]
+    locations = np.where(missing, annotations.boxes[wanted, None, :3], labels.keypoints)
+    return torch.from_numpy(locations.astype(np.float32)), torch.from_numpy(labels.keypoint_visibility)
+
+
+def _waymo_labels(annotations: Annotations) -> WaymoLabels:
+    if annotations.waymo is None:
+        raise ValueError("the labels hold no camera-synced boxes and no keypoints; those of Waymo do")
+    return annotations.waymo
 
 
 def _check_boxes(annotations: Annotations, wanted: np.ndarray) -> None:
