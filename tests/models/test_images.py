@@ -28,6 +28,7 @@ SMALL_EVA02 = dict(
 )
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet": lambda **options: ResNet(base_channels=4, **options),
+    "resnet18": lambda **options: ResNet(depth=18, base_channels=8, **options),
     "vovnet": lambda **options: VoVNet(**SMALL_VOVNET, **options),
 }
 EACH = pytest.mark.parametrize("name", BACKBONES)
@@ -91,8 +92,8 @@ def test_checkpointing_changes_no_gradient(name: str) -> None:
 
 
 def test_bad_stages_are_named() -> None:
-    with pytest.raises(ValueError, match="depth must be one of 50, 101"):
-        ResNet(depth=18)
+    with pytest.raises(ValueError, match="depth must be one of 18, 34, 50, 101"):
+        ResNet(depth=19)
     with pytest.raises(ValueError, match="out_stages: expected some of 0 to 3"):
         ResNet(base_channels=4, out_stages=(4,))
     with pytest.raises(ValueError, match="frozen_stages: expected -1 to 4"):

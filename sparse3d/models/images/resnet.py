@@ -1,4 +1,4 @@
-"""ResNet-50 and 101 with the stride in the 3 x 3 convolution, as torchvision has them (mmdetection: style "pytorch").
+"""ResNet; in bottlenecks the 3 x 3 convolution has the stride, as in torchvision (mmdetection: style "pytorch").
 
 Source: Deep Residual Learning (He et al., CVPR 2016); stride after Facebook's Torch implementation.
 """
@@ -13,16 +13,37 @@ from sparse3d.registry import MODELS
 
 from .staged import StagedBackbone
 
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-EXPANSION = 4
+STRIDES = (1, 2, 2, 2)
+
+
+class BasicBlock(nn.Module):
+    """3 x 3, 3 x 3 convolution beside a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = _shortcut(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]``."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
 class Bottleneck(nn.Module):
     """1 x 1, 3 x 3, 1 x 1 convolution beside a shortcut."""
 
+    expansion = 4
+
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        out_channels = channels * EXPANSION
+        out_channels = channels * self.expansion
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
@@ -30,11 +51,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.shortcut = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-            )
+        self.shortcut = _shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, C, H, W]``."""
@@ -43,13 +60,22 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
 
 
+BLOCKS: dict[int, tuple[type[nn.Module], tuple[int, ...]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
 @MODELS.register_module()
 class ResNet(StagedBackbone):
     """Four stages of strides 4, 8, 16, 32.
 
     Args:
-        depth: 50 or 101.
-        base_channels: width of the stem; the stages have 4, 8, 16, 32 times as many channels.
+        depth: 18, 34, 50 or 101.
+        base_channels: width of the stem; stage s (from 0) has 2^s times as many channels, from depth 50 on four times
+            more.
         out_stages: stages (from 0) whose output is returned.
         frozen_stages: see ``StagedBackbone``; so the others.
         norm_eval: .
@@ -71,16 +97,14 @@ class ResNet(StagedBackbone):
     ) -> None:
         if depth not in BLOCKS:
             raise ValueError(f"ResNet: depth must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
+        block, num_blocks = BLOCKS[depth]
         widths = [base_channels * 2**stage for stage in range(4)]
-        before = [base_channels, *(width * EXPANSION for width in widths[:-1])]
-        stages = [
-            _stage(*sizes, stride=1 if number == 0 else 2)
-            for number, sizes in enumerate(zip(before, widths, BLOCKS[depth], strict=True))
-        ]
+        before = [base_channels, *(width * block.expansion for width in widths[:-1])]
+        stages = [make_stage(block, *sizes) for sizes in zip(before, widths, num_blocks, STRIDES, strict=True)]
         super().__init__(
             _stem(base_channels), stages, out_stages, frozen_stages, norm_eval, checkpointing, init_cfg=init_cfg
         )
-        self.out_channels = tuple(widths[stage] * EXPANSION for stage in out_stages)
+        self.out_channels = tuple(widths[stage] * block.expansion for stage in out_stages)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -91,6 +115,14 @@ def _stem(channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1))
 
 
-def _stage(in_channels: int, channels: int, num_blocks: int, stride: int) -> nn.Sequential:
-    first = Bottleneck(in_channels, channels, stride)
-    return nn.Sequential(first, *(Bottleneck(channels * EXPANSION, channels, 1) for _ in range(num_blocks - 1)))
+def make_stage(block: type[nn.Module], in_channels: int, channels: int, num_blocks: int, stride: int) -> nn.Sequential:
+    """Return blocks of which the first has the stride; the stage's output has ``channels * block.expansion``."""
+    first = block(in_channels, channels, stride)
+    return nn.Sequential(first, *(block(channels * block.expansion, channels, 1) for _ in range(num_blocks - 1)))
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    convolution = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
