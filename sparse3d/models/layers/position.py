@@ -24,6 +24,13 @@ class PositionEmbedding(nn.Sequential):
         )
 
 
+class PlainPositionEmbedding(nn.Sequential):
+    """MLP on positions ``[..., dims]`` without normalisation: Linear, ReLU, Linear -> ``[..., C]``."""
+
+    def __init__(self, dims: int, channels: int) -> None:
+        super().__init__(nn.Linear(dims, channels), nn.ReLU(inplace=True), nn.Linear(channels, channels))
+
+
 class CountedPositionEmbedding(nn.Sequential):
     """``PositionEmbedding`` of distinct positions, each of which stands for a number of equal ones."""
 
