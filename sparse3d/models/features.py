@@ -15,6 +15,8 @@ class Features:
 
     Args:
         bev: ``[B, C, Y, X]`` bird's-eye map in the config's grid, or None.
+        heights: ``[B, Y, X]`` metres, the middle between the lowest and the highest point of each cell of ``bev``, NaN
+            where there is no point; or None.
         images: one ``[B, cameras, C, H, W]`` map a level, finest first, or None.
         losses: scalar auxiliary losses by name; empty outside training.
         cameras: the calibrated rig of each sample that the image maps belong to; empty without them.
@@ -22,6 +24,7 @@ class Features:
     """
 
     bev: Tensor | None = None
+    heights: Tensor | None = None
     images: tuple[Tensor, ...] | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     cameras: tuple[Cameras, ...] = ()
@@ -41,6 +44,7 @@ class Features:
             raise ValueError(f"Features.merge: both branches made the losses {sorted(shared)}")
         return Features(
             bev=other.bev if self.bev is None else self.bev,
+            heights=other.heights if self.heights is None else self.heights,
             images=other.images if self.images is None else self.images,
             losses={**self.losses, **other.losses},
             cameras=self.cameras or other.cameras,

@@ -1,0 +1,43 @@
+"""How low and how high the points of each bird's-eye cell lie.
+
+Source: SparseFusion (Xie et al., ICCV 2023), section 3.4: cells become 3D points that cameras can see.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparse3d.structures import Grid, Voxels
+from sparse3d_ops import Segments, bev_cells
+
+
+def cell_heights(
+    voxels: Voxels,
+    grid: Grid,
+    max_points: int | None = None,
+) -> tuple[Tensor, Tensor]:  # [B, Y, X] twice
+    """Return the z of the lowest and of the highest point of each cell of the grid's output, in metres.
+
+    Args:
+        voxels: points in voxels of the grid.
+        grid: its ``stride`` makes cells of voxels.
+        max_points: only the first points of a voxel count; None for all.
+
+    Returns:
+        float32; a cell without points has inf and -inf.
+    """
+    points, index = voxels.points, voxels.point_to_voxel
+    if max_points is not None:
+        counted = Segments.from_index(index, len(voxels.coords)).rank() < max_points
+        points, index = points[counted], index[counted]
+    height, width = grid.out_shape
+    coords = voxels.coords.clone()
+    coords[:, 2:] //= grid.stride
+    cells = bev_cells(coords, (height, width))[index]
+    shape = (voxels.batch_size, height, width)
+    bounds = [
+        points.new_full((voxels.batch_size * height * width,), start).scatter_reduce(0, cells, points[:, 2], reduce)
+        for start, reduce in ((torch.inf, "amin"), (-torch.inf, "amax"))
+    ]
+    return bounds[0].view(shape), bounds[1].view(shape)
