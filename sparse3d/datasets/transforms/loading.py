@@ -357,17 +357,28 @@ def _read_image(camera: CameraImage) -> np.ndarray:
     """Return ``[3, H, W]`` uint8, RGB."""
     if _is_blind(camera):
         return np.zeros((3, camera.height, camera.width), dtype=np.uint8)
-    if not Path(camera.path).is_file():
-        raise FileNotFoundError(f"{camera.path}: no such image; {MOVED_HINT}")
-    content = np.fromfile(camera.path, dtype=np.uint8)
-    if content[:2].tobytes() == JPEG_START and JPEG_END not in content[-JPEG_TAIL:].tobytes():
-        raise ValueError(f"{camera.path}: the image is cut off")  # OpenCV would fill what is missing with grey
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(content) else None
-    if image is None:
-        raise ValueError(f"{camera.path}: no readable image")
-    height, width = image.shape[:2]
+    image = read_image(camera.path)
+    height, width = image.shape[1:]
     if (height, width) != (camera.height, camera.width):
         raise ValueError(f"{camera.path}: {width}x{height}, the calibration is for {camera.width}x{camera.height}")
+    return image
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Return the pixels ``[3, H, W]`` uint8, RGB, of an image file as they are stored.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no image, or cut off.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such image; {MOVED_HINT}")
+    content = np.fromfile(path, dtype=np.uint8)
+    if content[:2].tobytes() == JPEG_START and JPEG_END not in content[-JPEG_TAIL:].tobytes():
+        raise ValueError(f"{path}: the image is cut off")  # OpenCV would fill what is missing with grey
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(content) else None
+    if image is None:
+        raise ValueError(f"{path}: no readable image")
     return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
 
 
