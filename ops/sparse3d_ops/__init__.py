@@ -14,9 +14,13 @@ from .boxes import (
     points_in_boxes,
     points_in_boxes_mask,
 )
+from .boxes_2d import giou_2d, giou_2d_paired, iou_2d, nms_2d
 from .coords import bev_cells, lookup, num_cells, pack, unique, unpack
+from .deform_conv import deform_conv2d
 from .deformable import deformable_attention
 from .descriptors import describe_points
+from .means import mean_points
+from .roi_align import roi_align
 from .sampling import FeatureMaps, sample_views
 from .segment import Segments, segment_gather, segment_max, segment_mean, segment_sum
 from .segment_tree import SegmentTree
@@ -50,15 +54,21 @@ __all__ = [
     "Windows",
     "bev_cells",
     "count_points_in_boxes",
+    "deform_conv2d",
     "deformable_attention",
     "describe_points",
+    "giou_2d",
+    "giou_2d_paired",
     "grid_shape",
     "index_layout",
     "index_stages",
+    "iou_2d",
     "iou_3d",
     "iou_3d_paired",
     "iou_bev",
     "lookup",
+    "mean_points",
+    "nms_2d",
     "nms_bev",
     "num_cells",
     "pack",
@@ -67,6 +77,7 @@ __all__ = [
     "points_in_boxes",
     "points_in_boxes_mask",
     "pool_voxels",
+    "roi_align",
     "sample_views",
     "segment_gather",
     "segment_max",
