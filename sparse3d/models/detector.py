@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from sparse3d.registry import MODELS
@@ -64,7 +65,7 @@ class Detector3D(BaseModel):
             return self._losses(features, samples)
         if mode == "predict":
             predictions = self.head.predict(features, samples)
-            return [sample.replace(pred=pred) for sample, pred in zip(samples, predictions, strict=True)]
+            return [_with_prediction(sample, pred) for sample, pred in zip(samples, predictions, strict=True)]
         return self.head(features)
 
     def extract_features(self, batch: Batch, samples: Sequence[Sample] = ()) -> Features:
@@ -84,3 +85,9 @@ class Detector3D(BaseModel):
         if shared:
             raise ValueError(f"Detector3D: a branch and the head both made the losses {sorted(shared)}")
         return {**losses, **features.losses}
+
+
+def _with_prediction(sample: Sample, pred: InstanceData) -> Sample:
+    """Return the sample with its prediction, whose boxes go back to the LiDAR frame as recorded."""
+    pred.boxes = sample.as_recorded(pred.boxes)
+    return sample.replace(pred=pred)

@@ -131,13 +131,17 @@ class Boxes3D:
         """Express the boxes in another frame.
 
         Args:
-            matrix: rigid 4x4 ``this frame -> other frame``. Boxes stay upright: a box's heading in the new frame is
-                the direction of its x axis seen from above, roll and pitch are dropped (nuScenes' convention).
+            matrix: 4x4 similarity ``this frame -> other frame``; sizes and velocities are scaled with the world. Boxes
+                stay upright: a box's heading in the new frame is the direction of its x axis seen from above, roll and
+                pitch are dropped (nuScenes' convention).
         """
-        pose = torch.as_tensor(matrix).to(self.tensor)
+        pose = torch.as_tensor(matrix)
+        scale = float(torch.linalg.det(pose[:3, :3].double()).abs() ** (1 / 3))
+        pose = pose.to(self.tensor)
         turn = pose[:3, :3]
         heading = torch.stack([self.yaws.cos(), self.yaws.sin(), torch.zeros_like(self.yaws)], dim=1) @ turn.T
-        parts = [self.centers @ turn.T + pose[:3, 3], self.sizes, torch.atan2(heading[:, 1], heading[:, 0])[:, None]]
+        yaws = torch.atan2(heading[:, 1], heading[:, 0])
+        parts = [self.centers @ turn.T + pose[:3, 3], self.sizes * scale, yaws[:, None]]
         if self.has_velocity:
             velocity = torch.nn.functional.pad(self.velocities, (0, 1))
             parts.append((velocity @ turn.T)[:, :2])

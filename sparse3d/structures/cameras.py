@@ -1,8 +1,9 @@
 """Cameras: the calibrated rig of one sample.
 
-    pixel ~ image_aug @ K @ lidar2cam @ inverse(lidar_aug) @ (x, y, z, 1)
+    pixel ~ image_aug @ K @ lidar2cam @ (x, y, z, 1)
 
-`lidar2img` is the whole product, so it always maps points as the network sees them to pixels of the network's input.
+`lidar2img` is the whole product. `lidar2cam` follows whatever moves the points, so `lidar2img` always maps points as the
+network sees them to pixels of the network's input.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 MIN_DEPTH = 1e-5  # metres; what lies closer to the image plane has no pixel
 
-TENSORS = ("intrinsics", "lidar2cam", "image_aug", "image_sizes", "timestamps")
+TENSORS = ("intrinsics", "lidar2cam", "image_aug", "image_sizes", "timestamps", "bev_aug")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Cameras:
             ``(u * depth, v * depth, depth, 1)``, so a shift of pixels stands in its third column.
         image_sizes: ``[C, 2]`` ``(height, width)`` of the network's input in pixels.
         timestamps: ``[C]`` exposure times minus the key frame's, in seconds.
+        bev_aug: ``[C, 4, 4]``, the part of ``lidar2cam`` that is augmentation: LiDAR frame before it -> after it, the
+            same for all cameras. Networks that are told the calibration read it apart from that.
     """
 
     names: tuple[str, ...]
@@ -39,6 +42,7 @@ class Cameras:
     image_aug: Tensor
     image_sizes: Tensor
     timestamps: Tensor
+    bev_aug: Tensor
 
     def __post_init__(self) -> None:
         """Check the shapes against the number of names."""
@@ -49,6 +53,7 @@ class Cameras:
             "image_aug": (count, 4, 4),
             "image_sizes": (count, 2),
             "timestamps": (count,),
+            "bev_aug": (count, 4, 4),
         }
         for name, shape in expected.items():
             if tuple(getattr(self, name).shape) != shape:
@@ -72,6 +77,7 @@ class Cameras:
             image_aug=torch.eye(4, dtype=torch.float64).repeat(count, 1, 1),
             image_sizes=image_sizes.long(),
             timestamps=torch.zeros(count, dtype=torch.float64) if timestamps is None else timestamps.double(),
+            bev_aug=torch.eye(4, dtype=torch.float64).repeat(count, 1, 1),
         )
 
     @classmethod
@@ -114,9 +120,16 @@ class Cameras:
         u, v = pixels.unbind(-1)
         return (depth > MIN_DEPTH) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
 
-    def move_lidar(self, lidar_aug: Tensor) -> Cameras:
-        """Follow a movement of the points: ``lidar_aug`` is 4x4, old LiDAR coordinates -> new ones."""
-        return replace(self, lidar2cam=self.lidar2cam @ torch.linalg.inv(lidar_aug.to(self.lidar2cam)))
+    def move_lidar(self, matrix: Tensor) -> Cameras:
+        """Follow an augmentation that moves the points: ``matrix`` is 4x4, old LiDAR coordinates -> new ones."""
+        return replace(self.change_frame(matrix), bev_aug=matrix.to(self.bev_aug) @ self.bev_aug)
+
+    def change_frame(self, matrix: Tensor) -> Cameras:
+        """Take points of another frame: ``matrix`` is 4x4, present LiDAR coordinates -> that frame's.
+
+        This is no augmentation; it comes before all of them.
+        """
+        return replace(self, lidar2cam=self.lidar2cam @ torch.linalg.inv(matrix.to(self.lidar2cam)))
 
     def to(self, *args: Any, **kwargs: Any) -> Cameras:
         """Move to a device like ``Tensor.to``; matrices stay float64 until they are used."""

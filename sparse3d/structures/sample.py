@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
 
+from .boxes import Boxes3D
 from .frame import Frame
 
 
@@ -42,6 +43,13 @@ class Sample(BaseDataElement):
         changed.set_metainfo({key: fields.pop(key, value) for key, value in self.metainfo_items()})
         changed.set_data({**dict(self.items()), **fields})
         return changed
+
+    def as_recorded(self, boxes: Boxes3D) -> Boxes3D:
+        """Return boxes that stand where ``points`` do in the LiDAR frame as recorded."""
+        moved = self.get("lidar_aug")
+        if moved is None or np.array_equal(moved, np.eye(4)):
+            return boxes
+        return boxes.transform(np.linalg.inv(moved))
 
     def move_lidar(self, matrix: np.ndarray) -> Sample:
         """Record a movement of the LiDAR frame (4x4, old -> new) in ``lidar_aug`` and in the cameras.

@@ -20,7 +20,6 @@ from sparse3d.datasets.transforms import (
     ShufflePoints,
     build_pipeline,
     build_transform,
-    move_boxes,
     move_world,
 )
 from sparse3d.structures import Boxes3D, Cameras, Grid, InstanceData, Sample
@@ -161,10 +160,10 @@ def test_one_mechanism_agrees_with_the_boxes_own_movements() -> None:
     boxes = _sample(0).gt.boxes
     turn = RandomRotate((0.7, 0.7)).draw(np.random.default_rng(0))
     for found, expected in [
-        (move_boxes(boxes, turn), boxes.rotate(0.7)),
-        (move_boxes(boxes, np.diag([-1.0, 1, 1, 1])), boxes.flip("x")),
-        (move_boxes(boxes, np.diag([1.0, -1, 1, 1])), boxes.flip("y")),
-        (move_boxes(boxes, np.diag([1.1, 1.1, 1.1, 1])), boxes.scale(1.1)),
+        (boxes.transform(turn), boxes.rotate(0.7)),
+        (boxes.transform(np.diag([-1.0, 1, 1, 1])), boxes.flip("x")),
+        (boxes.transform(np.diag([1.0, -1, 1, 1])), boxes.flip("y")),
+        (boxes.transform(np.diag([1.1, 1.1, 1.1, 1])), boxes.scale(1.1)),
     ]:
         torch.testing.assert_close(found.wrap_yaw().tensor, expected.wrap_yaw().tensor, equal_nan=True)
 

@@ -38,6 +38,15 @@ def test_moving_the_lidar_keeps_the_image() -> None:
     assert torch.allclose(before, after)
 
 
+def test_augmentation_of_points_is_known_apart_from_a_change_of_frame() -> None:
+    frame = torch.tensor([[0.0, 1, 0, 2], [-1, 0, 0, 1], [0, 0, 1, 1.5], [0, 0, 0, 1]], dtype=torch.float64)
+    first, second = torch.diag(torch.tensor([-1.0, 1, 1, 1])), torch.diag(torch.tensor([1.1, 1.1, 1.1, 1]))
+    cameras = one_camera().change_frame(frame).move_lidar(first).move_lidar(second)
+    torch.testing.assert_close(cameras.bev_aug[0], (second @ first).double())
+    whole = one_camera().move_lidar((second @ first).double() @ frame)
+    torch.testing.assert_close(cameras.lidar2cam, whole.lidar2cam)
+
+
 def test_wrong_shapes_are_named() -> None:
     with pytest.raises(ValueError, match="lidar2cam"):
         Cameras.create(["front"], torch.eye(3)[None], torch.eye(4), torch.tensor([[80, 160]]))

@@ -32,6 +32,15 @@ def test_movements_compose() -> None:
     assert np.array_equal(sample_with_boxes().move_lidar(first).move_lidar(second).lidar_aug, second @ first)
 
 
+def test_boxes_go_back_to_the_frame_as_recorded() -> None:
+    sample = sample_with_boxes()
+    turn = np.array([[0.0, 1.1, 0, 3], [-1.1, 0, 0, 1], [0, 0, 1.1, 0.5], [0, 0, 0, 1]])
+    moved = sample.gt.boxes.transform(turn)
+    torch.testing.assert_close(moved.sizes, 1.1 * sample.gt.boxes.sizes)
+    torch.testing.assert_close(sample.move_lidar(turn).as_recorded(moved).tensor, sample.gt.boxes.tensor)
+    assert sample.as_recorded(moved) is moved
+
+
 def test_collate_keeps_samples_as_they_are() -> None:
     samples = [sample_with_boxes(), sample_with_boxes()]
     assert pseudo_collate(samples) is samples

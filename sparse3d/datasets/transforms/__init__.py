@@ -1,7 +1,7 @@
 """Transforms: callables ``(Sample, numpy Generator) -> Sample`` that return a changed copy of what they were given."""
 
 from .compose import Compose, UntilEpoch, build_pipeline, build_transform
-from .geometry import RandomFlip, RandomRotate, RandomScale, RandomTranslate, move_boxes, move_world
+from .geometry import RandomFlip, RandomRotate, RandomScale, RandomTranslate, move_world
 from .gt_paste import PasteGroundTruth
 from .images import (
     CropImages,
@@ -37,7 +37,6 @@ __all__ = [
     "build_pipeline",
     "build_transform",
     "frame_cameras",
-    "move_boxes",
     "move_images",
     "move_world",
     "read_points",

@@ -32,18 +32,11 @@ def move_world(sample: Sample, matrix: np.ndarray) -> Sample:
         moved = moved.replace(points=_move_points(sample.points, matrix))
     if "gt" in sample:
         gt = sample.gt.clone()
-        gt.boxes = move_boxes(gt.boxes, matrix)
+        gt.boxes = gt.boxes.transform(matrix)
         if "keypoints" in gt:
             gt.keypoints, gt.keypoint_visibility = _move_keypoints(gt, matrix)
         moved = moved.replace(gt=gt)
     return moved
-
-
-def move_boxes(boxes: Boxes3D, matrix: np.ndarray) -> Boxes3D:
-    """Return ``boxes`` after the similarity ``matrix`` (4x4): velocities and sizes are scaled with the world."""
-    tensor = boxes.transform(matrix).tensor
-    tensor[:, 3:6] *= float(np.cbrt(abs(np.linalg.det(matrix[:3, :3]))))
-    return Boxes3D(tensor)
 
 
 def _move_keypoints(gt: InstanceData, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 from sparse3d.checkpoints.backbones import EVA02 as EVA02_NAMES
 from sparse3d.checkpoints.backbones import VOVNET
-from sparse3d.datasets.transforms import CropImages, FlipImages, ResizeImages, frame_cameras, move_boxes, warp_image
+from sparse3d.datasets.transforms import CropImages, FlipImages, ResizeImages, frame_cameras, warp_image
 from sparse3d.models import ImageBranch, VoVNet
 from sparse3d.models.images.eva02 import rotary_table
 from sparse3d.structures import Boxes3D, CameraImage, Cameras, Frame, LidarScan
@@ -34,7 +34,7 @@ def check_geometry(case: Case) -> None:
     move[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
     move[:3] *= scale
     comparison.output("lidar2img_after_rot_scale", cameras.move_lidar(torch.from_numpy(move)).lidar2img)
-    boxes = move_boxes(Boxes3D.from_mmdet3d(arrays["boxes"]), move)
+    boxes = Boxes3D.from_mmdet3d(arrays["boxes"]).transform(move)
     comparison.output("boxes_after_rot_scale", boxes.to_mmdet3d())
     comparison.finish()
 
