@@ -2,8 +2,8 @@
 
     pixel ~ image_aug @ K @ lidar2cam @ (x, y, z, 1)
 
-`lidar2img` is the whole product. `lidar2cam` follows whatever moves the points, so `lidar2img` always maps points as the
-network sees them to pixels of the network's input.
+`lidar2img` is the whole product. `lidar2cam` follows whatever moves the points, so `lidar2img` always maps points as
+the network sees them to pixels of the network's input.
 """
 
 from __future__ import annotations

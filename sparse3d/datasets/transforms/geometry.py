@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...registry import TRANSFORMS
-from ...structures import Boxes3D, InstanceData, Sample
+from ...structures import InstanceData, Sample
 from ...structures.skeleton import MIRRORED
 from .. import point_kernels
 
