@@ -145,26 +145,34 @@ class CenterDecoder:
         labels = class_index[place // num_cells].flatten()
         found = Candidates(
             boxes=decode_boxes(values, cells, grid),
-            scores=self._rectify(scores.flatten(), labels, values.get("iou")),
+            scores=self.rectify(scores.flatten(), labels, values.get("iou")),
             labels=labels,
             tasks=torch.full_like(labels, task),
             batch_index=batch_index.flatten(),
         )
-        return found[(scores.flatten() > self.score_threshold) & self._in_range(found.boxes)]
+        return found[(scores.flatten() > self.score_threshold) & self.is_in_range(found.boxes)]
 
     def select(self, candidates: Candidates, batch_size: int) -> list[Detections]:
         """Run step 5: one ``Detections`` a sample, in descending order of score."""
-        kept = candidates[self._suppress(candidates, batch_size)]
-        kept = kept[kept.scores.argsort(descending=True, stable=True)]
-        return [self._best(kept[kept.batch_index == sample]) for sample in range(batch_size)]
+        best = [candidates[rows] for rows in self.select_rows(candidates, batch_size)]
+        return [Detections(Boxes3D(each.boxes), each.scores, each.labels) for each in best]
 
-    def _rectify(self, scores: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
+    def select_rows(self, candidates: Candidates, batch_size: int) -> list[Tensor]:
+        """Run step 5: the rows of the candidates that each sample keeps, in descending order of score."""
+        kept = self._suppress(candidates, batch_size)
+        kept = kept[candidates.scores[kept].argsort(descending=True, stable=True)]
+        batch_index = candidates.batch_index[kept]
+        return [kept[batch_index == sample][: self.max_per_sample] for sample in range(batch_size)]
+
+    def rectify(self, scores: Tensor, labels: Tensor, iou: Tensor | None) -> Tensor:
+        """Run step 4 on heats ``[N]``, labels ``[N]`` and IoUs ``[N, 1]``, if they are predicted: scores ``[N]``."""
         if self.iou_exponents is None or iou is None:
             return scores
         exponent = scores.new_tensor(self.iou_exponents)[labels]
         return scores ** (1 - exponent) * ((iou[:, 0] + 1) / 2).clamp(0, 1) ** exponent
 
-    def _in_range(self, boxes: Tensor) -> Tensor:
+    def is_in_range(self, boxes: Tensor) -> Tensor:
+        """Return the mask ``[N]`` of boxes whose centre is in the centre range."""
         low, high = boxes.new_tensor(self.center_range).split(3)
         return ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(dim=1)
 
@@ -189,10 +197,6 @@ class CenterDecoder:
             )
             kept.append(rows[best])
         return torch.cat(kept)
-
-    def _best(self, found: Candidates) -> Detections:
-        best = found[torch.arange(min(len(found.scores), self.max_per_sample), device=found.scores.device)]
-        return Detections(Boxes3D(best.boxes), best.scores, best.labels)
 
 
 def gather_cells(

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..structures.skeleton import MISSING, NUM_KEYPOINTS, VISIBLE
+from ..structures.skeleton import MISSING, NUM_KEYPOINTS, OCCLUDED, VISIBLE
 from .table import Table, not_finite, outside, reject
 
 GROUPS = MappingProxyType(
@@ -65,6 +65,11 @@ class KeypointTable(Table):
     def absent(cls, rows: int) -> KeypointTable:
         """Return rows that say nothing: no size, no keypoint."""
         return cls(**{name: np.zeros((rows, *tail), dtype) for name, (tail, dtype) in cls.COLUMNS.items()})
+
+
+def to_levels(visibility: np.ndarray) -> np.ndarray:
+    """Return regressed visibilities, any numbers ``[N, 14]``, as levels int64: visible above 1, occluded above 0."""
+    return np.where(visibility > OCCLUDED, VISIBLE, np.where(visibility > MISSING, OCCLUDED, MISSING)).astype(np.int64)
 
 
 def check_keypoints(name: str, table: KeypointTable) -> None:

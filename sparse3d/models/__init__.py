@@ -6,6 +6,7 @@ from .bev.second import SECONDBEVBackbone
 from .detector import Detector3D
 from .features import Features
 from .heads.center_head import CenterHead
+from .heads.keypoint_head import KeypointHead
 from .heads.sparsebev_head import SparseBEVHead
 from .heads.transfusion_head import TransFusionHead
 from .images.branch import ImageBranch
@@ -21,7 +22,9 @@ from .points.focal_encoder import FocalEncoder
 from .points.mean_encoder import MeanVoxelEncoder
 from .points.sparse_branch import SparseConvBranch
 from .points.sparse_encoder import SparseEncoder
+from .points.sparse_map_branch import SparseMapBranch
 from .points.voxel_encoder import DynamicVoxelEncoder
+from .points.voxelkp import VoxelKPEncoder
 from .preprocessor import Preprocessor
 from .targets.center_targets import CenterTargetAssigner, CenterTargets
 from .targets.ground_truth import GroundTruth
@@ -41,6 +44,7 @@ __all__ = [
     "FocalEncoder",
     "GroundTruth",
     "ImageBranch",
+    "KeypointHead",
     "MeanVoxelEncoder",
     "PointBranch",
     "Preprocessor",
@@ -51,11 +55,13 @@ __all__ = [
     "SparseBEVHead",
     "SparseConvBranch",
     "SparseEncoder",
+    "SparseMapBranch",
     "SwinTransformer",
     "TransFusionHead",
     "TransFusionTargetAssigner",
     "TransFusionTargets",
     "VoVNet",
+    "VoxelKPEncoder",
     "scatter_to_bev",
     "stack_layers",
 ]

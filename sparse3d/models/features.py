@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sparse3d.structures import Cameras
+from sparse3d_ops.sparse import SparseTensor
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Features:
 
     Args:
         bev: ``[B, C, Y, X]`` bird's-eye map in the config's grid, or None.
+        sparse_bev: the cells ``(y, x)`` of such a map that hold something, or None.
         heights: ``[B, Y, X]`` metres, the middle between the lowest and the highest point of each cell of ``bev``, NaN
             where there is no point; or None.
         images: one ``[B, cameras, C, H, W]`` map a level, finest first, or None.
@@ -24,6 +26,7 @@ class Features:
     """
 
     bev: Tensor | None = None
+    sparse_bev: SparseTensor | None = None
     heights: Tensor | None = None
     images: tuple[Tensor, ...] | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -36,7 +39,7 @@ class Features:
         Raises:
             ValueError: if both made a bird's-eye map, image maps, or a loss of the same name.
         """
-        for name in ("bev", "images"):
+        for name in ("bev", "sparse_bev", "images"):
             if getattr(self, name) is not None and getattr(other, name) is not None:
                 raise ValueError(f"Features.merge: both branches made {name!r}; one of them has to fuse the other's")
         shared = self.losses.keys() & other.losses.keys()
@@ -45,6 +48,7 @@ class Features:
         return Features(
             bev=other.bev if self.bev is None else self.bev,
             heights=other.heights if self.heights is None else self.heights,
+            sparse_bev=other.sparse_bev if self.sparse_bev is None else self.sparse_bev,
             images=other.images if self.images is None else self.images,
             losses={**self.losses, **other.losses},
             cameras=self.cameras or other.cameras,

@@ -1,4 +1,4 @@
-"""Sparse selective kernels: a voxel sees a near and a far neighbourhood, and each channel of a scan chooses between them.
+"""Sparse selective kernels: voxels see a near and a far neighbourhood, and each channel of a scan weighs the two.
 
     branch k   u_k = ReLU(BN(SubM_k(x)))                     kernels of 3 and 5 voxels on the same sites
     squeeze    s = mean over a sample's voxels of Σ_k u_k,   z = ReLU(BN(W s))

@@ -81,7 +81,7 @@ class CenterTargetAssigner:
         """
         use = (Segments.from_index(batch_index, batch_size).rank() < self.max_objects) & (boxes.sizes[:, :2] > 0).all(1)
         boxes, labels, batch_index = Boxes3D(boxes.tensor[use].float()), labels[use], batch_index[use]
-        centers = self._centers(boxes)
+        centers = centers_in_cells(boxes, self.grid)
         cells = centers.long()
         height, width = self.grid.out_shape
         radii = object_radii(boxes, self.grid, self.overlap, self.min_radius)
@@ -113,12 +113,13 @@ class CenterTargetAssigner:
         mine = (distance == nearest) | (places == centers[owner].long()).all(dim=1)
         return owner[mine], places[mine]
 
-    def _centers(self, boxes: Boxes3D) -> Tensor:
-        """Return the centres ``[N, 2]`` ``(x, y)`` in cells."""
-        lower, size = (boxes.tensor.new_tensor(values[:2]) for values in (self.grid.lower, self.grid.voxel_size))
-        last = boxes.tensor.new_tensor(self.grid.out_shape[::-1]) - 0.5
-        centers = (boxes.centers[:, :2] - lower) / size / self.grid.stride
-        return centers.clamp(min=torch.zeros_like(last), max=last)
+
+def centers_in_cells(boxes: Boxes3D, grid: Grid) -> Tensor:
+    """Return the centres ``[N, 2]`` ``(x, y)`` in cells of the grid's map; those outside move to its border."""
+    lower, size = (boxes.tensor.new_tensor(values[:2]) for values in (grid.lower, grid.voxel_size))
+    last = boxes.tensor.new_tensor(grid.out_shape[::-1]) - 0.5
+    centers = (boxes.centers[:, :2] - lower) / size / grid.stride
+    return centers.clamp(min=torch.zeros_like(last), max=last)
 
 
 def encode_boxes(boxes: Boxes3D, offsets: Tensor) -> dict[str, Tensor]:

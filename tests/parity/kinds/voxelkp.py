@@ -1,4 +1,4 @@
-"""VoxelKP: selective kernels, box attention, a hybrid stage and the backbone."""
+"""VoxelKP: selective kernels, box attention, a hybrid stage and the backbone; its head is in `voxelkp_head.py`."""
 
 from __future__ import annotations
 
