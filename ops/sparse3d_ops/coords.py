@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ._checks import INTEGERS, check_count, check_index, check_same_device, check_tensor
+from ._numba import coords as kernels
 
 MAX_EXTENT = 2**31 - 1  # a coordinate is an int32
 MAX_CELLS = 2**63  # the last key is one less
@@ -84,6 +86,10 @@ def unpack(
 
 def split_keys(keys: Tensor, spatial_shape: Sequence[int]) -> Tensor:
     """``unpack`` without its checks, for keys that were made here."""
+    if keys.device.type == "cpu":
+        coords = np.empty((len(keys), 4), np.int32)
+        kernels.split(keys.numpy(), *spatial_shape, coords)
+        return torch.from_numpy(coords)
     depth, height, width = spatial_shape
     rows = keys // width
     layers = rows // height

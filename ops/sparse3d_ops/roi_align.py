@@ -111,7 +111,7 @@ def _axis_weights(starts: Tensor, cells: Tensor, counts: Tensor, output_size: in
     """Return the weight of each pixel along an axis in each cell, ``[R, P, size]``."""
     samples = torch.arange(int(counts.max()) if len(counts) else 0, device=starts.device)
     number = torch.arange(output_size, device=starts.device)[:, None]
-    parts = (samples + 0.5) / counts.clamp(min=1)[:, None]
+    parts = (samples.to(starts) + 0.5) / counts.clamp(min=1)[:, None]
     places = starts[:, None, None] + (number + parts[:, None]) * cells[:, None, None]  # [R, P, n]
     counted = (samples < counts[:, None])[:, None] & (places >= -1) & (places <= size)
     distance = (places.clamp(0, size - 1)[..., None] - torch.arange(size, device=starts.device)).abs()

@@ -42,10 +42,10 @@ def cut_taps(
     rows: int,  # rows of a block
     blocks: int,
 ) -> np.ndarray:
-    """Return where each block of output rows begins in each tap: ``[K, blocks + 1]`` int64."""
-    cuts = np.empty((len(offsets) - 1, blocks + 1), np.int64)
+    """Return where each block of output rows begins in each tap: ``[blocks + 1, K]`` int64."""
+    cuts = np.empty((blocks + 1, len(offsets) - 1), np.int64)
     for tap in range(len(offsets) - 1):
         pairs = outputs[offsets[tap] : offsets[tap + 1]]
         for block in range(blocks + 1):
-            cuts[tap, block] = offsets[tap] + np.searchsorted(pairs, block * rows)
+            cuts[block, tap] = offsets[tap] + np.searchsorted(pairs, block * rows)
     return cuts

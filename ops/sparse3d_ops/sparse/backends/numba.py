@@ -1,9 +1,10 @@
-"""The CPU backend: numba finds the kernel maps and moves rows, torch multiplies.
+"""The CPU backend: numba finds the kernel maps and multiplies; torch multiplies what is not float32.
 
-Output rows are cut into blocks that fit a core's cache, with their gathered inputs and products. A block goes through
-the taps in order: gather the inputs of its pairs, multiply, add to the output rows. One thread computes a block and no
-other one writes there, so there is no race, and the result has the same bits on any number of threads: the cut depends
-on sizes alone. The weight's gradient is cut into fixed runs of pairs of one tap, whose products are added in order.
+Output rows are cut into blocks that fit a core's cache. A block goes through the taps in order and adds the products of
+its pairs to the output rows: in float32 at once (`_numba/row_products.py`), in other dtypes by gathering inputs,
+multiplying and adding. One thread computes a block and no other one writes there, so there is no race, and the result
+has the same bits on any number of threads: the cut depends on sizes alone. The weight's gradient is cut into fixed runs
+of pairs of one tap, whose products are added in order.
 
 Sums over taps and runs are in float32 (float64 for float64). Half-precision rows are multiplied in half precision
 where the processor can, which rounds each product of a tap once, else, and in the weight's gradient, in float32.
@@ -19,8 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..._numba import kernel_map as map_kernels
+from ..._numba import row_products, threads
 from ..._numba import sparse_conv as kernels
-from ..._numba import threads
 from ..._numba.voxelize import MAX_BITMAP_CELLS
 from ...coords import num_cells
 from ..geometry import Geometry, Triple
@@ -31,7 +32,9 @@ from .workers import one_thread, share
 BLOCK_BYTES = 3 << 20  # inputs, products and outputs of a block; measured, along with the rows
 MIN_ROWS, MAX_ROWS = 256, 8192  # output rows of a block
 RUN = 8192  # pairs of one product of the weight's gradient
+DIRECT_ROWS = 512  # output rows of a block without buffers; measured
 STEPS_A_TAP = 16  # elementary steps of finding a pair
+STEPS_A_PRODUCT = 16  # products of numbers that take as long as a step
 
 
 class Numba(Reference):
@@ -105,14 +108,50 @@ def _accumulate(
     kernel_map: KernelMap,
 ) -> Tensor:  # [M, Cout]
     """Return the convolution, block after block."""
-    job = _Blocks(features, weights, bias, kernel_map)
-    work = kernel_map.num_pairs * features.shape[1]
+    if not kernel_map.num_outputs:
+        return features.new_empty(0, weights.shape[2])
+    in_registers = features.dtype == weights.dtype == torch.float32
+    job = (_InRegisters if in_registers else _Gathering)(features, weights, bias, kernel_map)
+    work = kernel_map.num_pairs * features.shape[1] * weights.shape[2] // STEPS_A_PRODUCT
     share(job.count, work, lambda: job.worker())
-    return job.out
+    return job.result()
 
 
-class _Blocks:
-    """What the threads of one convolution share."""
+class _InRegisters:
+    """What the threads of one convolution in float32 share. Output channels are filled up to whole parts."""
+
+    def __init__(self, features: Tensor, weights: Tensor, bias: Tensor | None, kernel_map: KernelMap) -> None:
+        taps, in_channels, self.channels = weights.shape
+        filling = -self.channels % row_products.PART
+        filled = torch.nn.functional.pad(weights.detach(), (0, filling))
+        filled = filled.view(taps, in_channels, -1, row_products.PART)
+        self.matrices = filled.transpose(1, 2).contiguous().numpy()
+        self.features = features.detach().contiguous().numpy()
+        self.start = torch.zeros(()) if bias is None else torch.nn.functional.pad(bias.detach().float(), (0, filling))
+        self.out = torch.empty(kernel_map.num_outputs, self.channels + filling)
+        self.count = -(-kernel_map.num_outputs // DIRECT_ROWS)
+        self.inputs, self.outputs = kernel_map.inputs.numpy(), kernel_map.outputs.numpy()
+        self.cuts = kernels.cut_taps(self.outputs, kernel_map.offsets.numpy(), DIRECT_ROWS, self.count)
+
+    def worker(self) -> Any:
+        """Return a function that computes a block."""
+        out = self.out.numpy()
+
+        def compute(block: int) -> None:
+            own = self.out[block * DIRECT_ROWS : (block + 1) * DIRECT_ROWS]
+            own.copy_(self.start.expand_as(own))
+            pairs = self.inputs, self.outputs, self.cuts[block], self.cuts[block + 1]
+            row_products.add_row_products(self.features, *pairs, self.matrices, out)
+
+        return compute
+
+    def result(self) -> Tensor:
+        """Return the rows without what their channels were filled up with."""
+        return self.out[:, : self.channels].contiguous()
+
+
+class _Gathering:
+    """What the threads of one convolution in another dtype share."""
 
     def __init__(self, features: Tensor, weights: Tensor, bias: Tensor | None, kernel_map: KernelMap) -> None:
         _, self.in_channels, self.out_channels = weights.shape
@@ -125,7 +164,7 @@ class _Blocks:
         self.rows = _block_rows(self.in_channels, self.out_channels)
         self.count = -(-kernel_map.num_outputs // self.rows)
         self.inputs, self.outputs = kernel_map.inputs.numpy(), kernel_map.outputs.numpy()
-        self.cuts = kernels.cut_taps(self.outputs, kernel_map.offsets.numpy(), self.rows, self.count).T.tolist()
+        self.cuts = kernels.cut_taps(self.outputs, kernel_map.offsets.numpy(), self.rows, self.count).tolist()
         self.centre = kernel_map.num_taps // 2 if kernel_map.is_submanifold else -1
 
     def worker(self) -> Any:
@@ -155,6 +194,10 @@ class _Blocks:
                 out.copy_(total)
 
         return compute
+
+    def result(self) -> Tensor:
+        """Return the rows."""
+        return self.out
 
 
 class _Gathered:
