@@ -52,7 +52,7 @@ class FocalEncoder(SparseEncoder):
         importance_targets: str | None = "rotated",
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(grid, in_channels, channels, num_blocks, block, out_channels, init_cfg)
+        super().__init__(grid, in_channels, channels, num_blocks, block, out_channels, init_cfg=init_cfg)
         unknown = sorted(set(focal_stages) - set(range(1, len(channels) + 1)))
         if unknown or importance_targets not in (*BOX_RULES, None):
             raise ValueError(

@@ -42,6 +42,7 @@ class SparseEncoder(BaseModule):
         num_blocks: blocks of each stage after its strided one.
         block: ``"residual"`` (CenterPoint) or ``"plain"`` (SECOND).
         out_channels: width of each of the layers that are left.
+        residual_bias: give the convolutions of residual blocks biases, as CenterPoint does and mmdetection3d does not.
 
     Raises:
         ValueError: if the block is unknown, the lists differ in length, or the grid has another stride or too few
@@ -56,6 +57,7 @@ class SparseEncoder(BaseModule):
         num_blocks: Sequence[int] = (2, 2, 2, 2),
         block: str = "residual",
         out_channels: int = 128,
+        residual_bias: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -73,7 +75,7 @@ class SparseEncoder(BaseModule):
             padding = (0, 1, 1) if number == len(channels) else 1
             strided.append(strided_block(narrow, wide, 3, stride=2, padding=padding))
         self.stages = nn.ModuleList(
-            SparseSequential(*([] if down is None else [down]), *_blocks(block, width, count))
+            SparseSequential(*([] if down is None else [down]), *_blocks(block, width, count, residual_bias))
             for down, width, count in zip(strided, channels, num_blocks, strict=True)
         )
         self.squeeze = strided_block(channels[-1], out_channels, (3, 1, 1), (2, 1, 1))
@@ -106,7 +108,7 @@ class SparseEncoder(BaseModule):
         return self.squeeze(x), {}
 
 
-def _blocks(kind: str, channels: int, count: int) -> list[nn.Module]:
+def _blocks(kind: str, channels: int, count: int, residual_bias: bool) -> list[nn.Module]:
     if kind == "residual":
-        return [SparseResidualBlock(channels) for _ in range(count)]
+        return [SparseResidualBlock(channels, residual_bias) for _ in range(count)]
     return [submanifold_block(channels, channels) for _ in range(count)]

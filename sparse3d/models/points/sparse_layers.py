@@ -1,7 +1,7 @@
 """Building blocks of sparse-convolution encoders.
 
     conv block:      convolution without bias - BatchNorm - ReLU
-    residual block:  SubM3 - BN - ReLU - SubM3 - BN, plus its input, ReLU; its convolutions have biases
+    residual block:  SubM3 - BN - ReLU - SubM3 - BN, plus its input, ReLU; CenterPoint's convolutions have biases
 
 Source: SECOND (Yan et al., Sensors 2018); the residual block is CenterPoint's (Yin et al., CVPR 2021).
 """
@@ -44,11 +44,11 @@ def conv_block(convolution: SubMConv3d | SparseConv3d) -> SparseSequential:
 class SparseResidualBlock(SparseModule):
     """Two submanifold convolutions around a shortcut; see the top of the file."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, bias: bool = True) -> None:
         super().__init__()
-        self.conv1 = SubMConv3d(channels, channels, 3)
+        self.conv1 = SubMConv3d(channels, channels, 3, bias=bias)
         self.norm1 = RowNorm(channels, **NORM)
-        self.conv2 = SubMConv3d(channels, channels, 3)
+        self.conv2 = SubMConv3d(channels, channels, 3, bias=bias)
         self.norm2 = RowNorm(channels, **NORM)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
