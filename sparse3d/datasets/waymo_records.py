@@ -104,3 +104,23 @@ def skeleton_of(
             place = KEYPOINT_OF_TYPE[number]
             keypoints[place], visibility[place] = location, OCCLUDED if hidden else VISIBLE
     return keypoints, visibility
+
+
+def empty_labels() -> LabelTable:
+    """Return the labels of a frame without objects."""
+    integers, triples = np.zeros(0, dtype=np.int64), np.zeros((0, 3))
+    return LabelTable(
+        ids=(),
+        types=integers,
+        boxes=np.zeros((0, 7)),
+        num_points=integers,
+        num_top_points=integers,
+        speeds=triples,
+        accelerations=triples,
+        difficulties=integers,
+        tracking_difficulties=integers,
+        cameras=integers,
+        synced_boxes=np.zeros((0, 7)),
+        keypoints=np.zeros((0, NUM_KEYPOINTS, 3)),
+        visibility=np.zeros((0, NUM_KEYPOINTS), dtype=np.int64),
+    )

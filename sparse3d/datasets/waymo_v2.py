@@ -17,7 +17,7 @@ import numpy as np
 from ..structures.skeleton import MISSING, NUM_KEYPOINTS
 from .waymo_parquet import CAMERA, LASER, OBJECT, TIMESTAMP, Columns, Component, Row
 from .waymo_range_image import NUM_COLUMNS, LaserCalibration, points_of
-from .waymo_records import CameraShot, FrameRecord, LabelTable, skeleton_of
+from .waymo_records import CameraShot, FrameRecord, LabelTable, empty_labels, skeleton_of
 from .waymo_schema import TOP
 
 RETURNS = ("range_image_return1", "range_image_return2")
@@ -219,22 +219,21 @@ class ParquetSegment:
             return points
         raise ValueError(f"{self.source}: it has no row of frame {timestamp}")
 
-    def images(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the row and the JPEG of each image."""
-        for number, row in self.component("camera_image").stream("image"):
-            yield number, row.value("image")
+    def images(self) -> Iterator[tuple[tuple[int, int], bytes]]:
+        """Yield the place (row of the file, camera) and the JPEG of each image."""
+        for number, row in self.component("camera_image").stream(CAMERA, "image"):
+            yield (number, row.value(CAMERA)), row.value("image")
 
-    def image(self, wanted: int) -> bytes:
+    def image(self, row: int) -> bytes:
         """Return the JPEG in a row of ``camera_image``.
 
         Raises:
             ValueError: if there is no such row, or the file is damaged.
         """
-        component = self.component("camera_image")
-        for number, row in component.stream("image"):
-            if number == wanted:
-                return row.value("image")
-        raise ValueError(f"{component.path}: it has no row {wanted}")
+        for (number, _), image in self.images():
+            if number == row:
+                return image
+        raise ValueError(f"{self.component('camera_image').path}: it has no row {row}")
 
     def _scans(
         self, counts: Mapping[int, int], cell_poses: _CellPoses, only: int | None = None
@@ -321,23 +320,3 @@ def _joined(keys: list[tuple[int, str]], table: Columns) -> tuple[np.ndarray, np
     found = [places.get(key, -1) for key in zip(table.integers(TIMESTAMP).tolist(), table.texts(OBJECT), strict=True)]
     rows = np.array(found, dtype=np.int64)
     return rows[rows >= 0], np.flatnonzero(rows >= 0)
-
-
-def empty_labels() -> LabelTable:
-    """Return the labels of a frame without objects."""
-    integers, triples = np.zeros(0, dtype=np.int64), np.zeros((0, 3))
-    return LabelTable(
-        ids=(),
-        types=integers,
-        boxes=np.zeros((0, 7)),
-        num_points=integers,
-        num_top_points=integers,
-        speeds=triples,
-        accelerations=triples,
-        difficulties=integers,
-        tracking_difficulties=integers,
-        cameras=integers,
-        synced_boxes=np.zeros((0, 7)),
-        keypoints=np.zeros((0, NUM_KEYPOINTS, 3)),
-        visibility=np.zeros((0, NUM_KEYPOINTS), dtype=np.int64),
-    )
