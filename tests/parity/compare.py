@@ -67,7 +67,7 @@ class Comparison:
 
     def close(self, name: str, ours: Any, theirs: np.ndarray) -> None:
         """Compare floating outputs by the case's rule."""
-        rule = self.case.config["tolerance"]
+        rule = self._rule("forward")
         assert_close(name, ours, theirs, rule["atol"] + rule["rtol"] * np.abs(theirs))
 
     def gradients(self, module: nn.Module, of: str = "", **inputs: Tensor) -> None:
@@ -85,13 +85,18 @@ class Comparison:
     def _gradient(self, name: str, ours: Tensor) -> None:
         theirs = self.take(name)
         theirs = drop_kernel(torch.from_numpy(theirs), ours.ndim).numpy()
-        rule = self.case.config["tolerance"]
+        rule = self._rule("grad")
         size = np.abs(theirs)
         if "grad_rtol" in rule:
             tolerance = rule["grad_rtol"] * size + rule["grad_atol_rel_to_max"] * size.max(initial=0)
         else:
             tolerance = rule["rtol"] * size + rule["atol"] * max(size.max(initial=0), 1.0)
         assert_close(name, ours, theirs, tolerance + self.noise)
+
+    def _rule(self, part: str) -> dict[str, float]:
+        """The tolerances of `forward` or `grad`, which some cases state together."""
+        tolerance = self.case.config["tolerance"]
+        return tolerance.get(part, tolerance)
 
 
 def batch_norm_trains(mode: str) -> bool:
@@ -100,9 +105,9 @@ def batch_norm_trains(mode: str) -> bool:
 
 
 def our_name(theirs: str, rules: Rules) -> str:
-    """Our name of an official parameter; names of inputs (`in.x`) stay."""
-    if theirs.startswith("in."):
-        return theirs
+    """Our name of an official parameter; inputs are `in.x`, which some fixtures write `@x`."""
+    if theirs.startswith(("in.", "@")):
+        return f"in.{theirs.removeprefix('in.').removeprefix('@')}"
     (name,) = convert_names({theirs: torch.empty(0)}, rules)
     return name
 
