@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.model import BaseModel
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from sparse3d.registry import MODELS
@@ -65,7 +64,8 @@ class Detector3D(BaseModel):
             return self._losses(features, samples)
         if mode == "predict":
             predictions = self.head.predict(features, samples)
-            return [_with_prediction(sample, pred) for sample, pred in zip(samples, predictions, strict=True)]
+            both = zip(samples, predictions, strict=True)
+            return [sample.replace(pred=sample.as_recorded(pred)) for sample, pred in both]
         return self.head(features)
 
     def extract_features(self, batch: Batch, samples: Sequence[Sample] = ()) -> Features:
@@ -85,9 +85,3 @@ class Detector3D(BaseModel):
         if shared:
             raise ValueError(f"Detector3D: a branch and the head both made the losses {sorted(shared)}")
         return {**losses, **features.losses}
-
-
-def _with_prediction(sample: Sample, pred: InstanceData) -> Sample:
-    """Return the sample with its prediction, whose boxes go back to the LiDAR frame as recorded."""
-    pred.boxes = sample.as_recorded(pred.boxes)
-    return sample.replace(pred=pred)

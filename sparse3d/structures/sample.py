@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, InstanceData
 
-from .boxes import Boxes3D
 from .frame import Frame
+from .skeleton import MIRRORED
 
 
 class Sample(BaseDataElement):
@@ -44,12 +44,12 @@ class Sample(BaseDataElement):
         changed.set_data({**dict(self.items()), **fields})
         return changed
 
-    def as_recorded(self, boxes: Boxes3D) -> Boxes3D:
-        """Return boxes that stand where ``points`` do in the LiDAR frame as recorded."""
+    def as_recorded(self, instances: InstanceData) -> InstanceData:
+        """Return objects that stand where ``points`` do in the LiDAR frame as recorded."""
         moved = self.get("lidar_aug")
         if moved is None or np.array_equal(moved, np.eye(4)):
-            return boxes
-        return boxes.transform(np.linalg.inv(moved))
+            return instances
+        return move_instances(instances, np.linalg.inv(moved))
 
     def move_lidar(self, matrix: np.ndarray) -> Sample:
         """Record a movement of the LiDAR frame (4x4, old -> new) in ``lidar_aug`` and in the cameras.
@@ -62,4 +62,24 @@ class Sample(BaseDataElement):
         return self.replace(**fields)
 
 
-__all__ = ["InstanceData", "Sample"]
+def move_instances(instances: InstanceData, matrix: np.ndarray) -> InstanceData:
+    """Return objects after a movement of the world: their boxes and, where they have them, their keypoints.
+
+    A mirroring makes left limbs right ones.
+
+    Args:
+        instances: with ``boxes``; ``keypoints`` ``[N, 14, 3]`` come with ``keypoint_visibility`` ``[N, 14]``.
+        matrix: 4x4 similarity, old coordinates -> new ones; it keeps the z axis upright.
+    """
+    moved = instances.clone()
+    moved.boxes = instances.boxes.transform(matrix)
+    if "keypoints" in instances:
+        pose = torch.as_tensor(matrix, dtype=torch.float64, device=instances.keypoints.device)
+        keypoints = (instances.keypoints.double() @ pose[:3, :3].T + pose[:3, 3]).to(instances.keypoints)
+        order = list(MIRRORED) if np.linalg.det(matrix[:3, :3]) < 0 else slice(None)
+        moved.keypoints = keypoints[:, order]
+        moved.keypoint_visibility = instances.keypoint_visibility[:, order]
+    return moved
+
+
+__all__ = ["InstanceData", "Sample", "move_instances"]

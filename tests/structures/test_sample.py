@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 
 from sparse3d.structures import Boxes3D, InstanceData, Sample
+from sparse3d.structures.sample import move_instances
+from sparse3d.structures.skeleton import KEYPOINTS, NUM_KEYPOINTS
 
 
 def sample_with_boxes() -> Sample:
@@ -32,13 +35,29 @@ def test_movements_compose() -> None:
     assert np.array_equal(sample_with_boxes().move_lidar(first).move_lidar(second).lidar_aug, second @ first)
 
 
-def test_boxes_go_back_to_the_frame_as_recorded() -> None:
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+def test_objects_go_back_to_the_frame_as_recorded(mirror: float) -> None:
     sample = sample_with_boxes()
-    turn = np.array([[0.0, 1.1, 0, 3], [-1.1, 0, 0, 1], [0, 0, 1.1, 0.5], [0, 0, 0, 1]])
-    moved = sample.gt.boxes.transform(turn)
-    torch.testing.assert_close(moved.sizes, 1.1 * sample.gt.boxes.sizes)
-    torch.testing.assert_close(sample.move_lidar(turn).as_recorded(moved).tensor, sample.gt.boxes.tensor)
+    sample.gt.keypoints = torch.rand(3, NUM_KEYPOINTS, 3)
+    sample.gt.keypoint_visibility = torch.arange(3 * NUM_KEYPOINTS).view(3, -1)
+    turn = np.array([[0.0, 1.1, 0, 3], [-1.1 * mirror, 0, 0, 1], [0, 0, 1.1, 0.5], [0, 0, 0, 1]])
+    moved = move_instances(sample.gt, turn)
+    torch.testing.assert_close(moved.boxes.sizes, 1.1 * sample.gt.boxes.sizes)
+    back = sample.move_lidar(turn).as_recorded(moved)
+    upright = sample.gt.boxes.wrap_yaw().tensor
+    torch.testing.assert_close(back.boxes.wrap_yaw().tensor, upright)
+    torch.testing.assert_close(back.keypoints, sample.gt.keypoints)
+    assert torch.equal(back.keypoint_visibility, sample.gt.keypoint_visibility)
     assert sample.as_recorded(moved) is moved
+
+
+def test_a_mirrored_person_has_their_left_hand_at_the_right_side() -> None:
+    gt = InstanceData(boxes=Boxes3D(torch.zeros(1, 7)), keypoints=torch.rand(1, NUM_KEYPOINTS, 3))
+    gt.keypoint_visibility = torch.arange(NUM_KEYPOINTS)[None]
+    left, right = KEYPOINTS.index("LEFT_WRIST"), KEYPOINTS.index("RIGHT_WRIST")
+    moved = move_instances(gt, np.diag([-1.0, 1, 1, 1]))
+    torch.testing.assert_close(moved.keypoints[0, right], gt.keypoints[0, left] * torch.tensor([-1.0, 1, 1]))
+    assert moved.keypoint_visibility[0, right] == gt.keypoint_visibility[0, left]
 
 
 def test_collate_keeps_samples_as_they_are() -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ...registry import TRANSFORMS
-from ...structures import InstanceData, Sample
-from ...structures.skeleton import MIRRORED
+from ...structures import Sample
+from ...structures.sample import move_instances
 from .. import point_kernels
 
 
@@ -31,21 +31,8 @@ def move_world(sample: Sample, matrix: np.ndarray) -> Sample:
     if "points" in sample:
         moved = moved.replace(points=_move_points(sample.points, matrix))
     if "gt" in sample:
-        gt = sample.gt.clone()
-        gt.boxes = gt.boxes.transform(matrix)
-        if "keypoints" in gt:
-            gt.keypoints, gt.keypoint_visibility = _move_keypoints(gt, matrix)
-        moved = moved.replace(gt=gt)
+        moved = moved.replace(gt=move_instances(sample.gt, matrix))
     return moved
-
-
-def _move_keypoints(gt: InstanceData, matrix: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return locations ``[N, 14, 3]`` and visibilities ``[N, 14]``; a mirroring makes left limbs right ones."""
-    pose = torch.as_tensor(matrix, dtype=torch.float64)
-    moved = (gt.keypoints.double() @ pose[:3, :3].T + pose[:3, 3]).to(gt.keypoints)
-    if np.linalg.det(matrix[:3, :3]) > 0:
-        return moved, gt.keypoint_visibility
-    return moved[:, MIRRORED], gt.keypoint_visibility[:, MIRRORED]
 
 
 def _move_points(points: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
