@@ -13,7 +13,7 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from ..engine.files import read_checkpoint
-from . import centerpoint, dsvt, focals_conv, sparsebev
+from . import centerpoint, dsvt, focals_conv, matrixvt, sparsebev
 from .convert import find_state, load_converted
 from .spconv import to_own_layout
 
@@ -21,6 +21,7 @@ SYSTEMS: Mapping[str, ModuleType] = {
     "centerpoint": centerpoint,
     "dsvt": dsvt,
     "focals_conv": focals_conv,
+    "matrixvt": matrixvt,
     "sparsebev": sparsebev,
 }
 

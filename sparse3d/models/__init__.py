@@ -1,14 +1,18 @@
 """Networks: importing this package registers every model of sparse3d."""
 
+from .bev.matrixvt import MatrixVT
 from .bev.residual import ResidualBEVBackbone
+from .bev.resnet import ResNetBEVBackbone
 from .bev.scatter import scatter_to_bev, stack_layers
 from .bev.second import SECONDBEVBackbone
+from .bev.second_fpn import SECONDFPN
 from .detector import Detector3D
 from .features import Features
 from .heads.center_head import CenterHead
 from .heads.keypoint_head import KeypointHead
 from .heads.sparsebev_head import SparseBEVHead
 from .heads.transfusion_head import TransFusionHead
+from .images.bev_branch import ImageBEVBranch
 from .images.branch import ImageBranch
 from .images.eva02 import EVA02
 from .images.fpn import FPN, SimpleFPN
@@ -34,6 +38,7 @@ __all__ = [
     "DSVT",
     "EVA02",
     "FPN",
+    "SECONDFPN",
     "CenterHead",
     "CenterTargetAssigner",
     "CenterTargets",
@@ -43,12 +48,15 @@ __all__ = [
     "FocalConv",
     "FocalEncoder",
     "GroundTruth",
+    "ImageBEVBranch",
     "ImageBranch",
     "KeypointHead",
+    "MatrixVT",
     "MeanVoxelEncoder",
     "PointBranch",
     "Preprocessor",
     "ResNet",
+    "ResNetBEVBackbone",
     "ResidualBEVBackbone",
     "SECONDBEVBackbone",
     "SimpleFPN",

@@ -52,7 +52,7 @@ class BEVPyramid(BaseModule):
         width, stride, scales = in_channels, 1, set()
         for level, out in enumerate(channels):
             self.levels.append(self.make_level(width, out, strides[level], num_blocks[level]))
-            self.necks.append(_neck(out, up_channels[level], up_strides[level]))
+            self.necks.append(make_neck(out, up_channels[level], up_strides[level]))
             width, stride = out, stride * strides[level]
             scales.add(round(stride / up_strides[level], 6))
         if len(scales) != 1:
@@ -75,7 +75,8 @@ class BEVPyramid(BaseModule):
         return torch.cat(outputs, dim=1)
 
 
-def _neck(in_channels: int, out_channels: int, stride: float) -> nn.Sequential:
+def make_neck(in_channels: int, out_channels: int, stride: float) -> nn.Sequential:
+    """Return the part of the neck that brings one level's output to the common resolution."""
     convolution, kernel = (nn.ConvTranspose2d, int(stride)) if stride >= 1 else (nn.Conv2d, round(1 / stride))
     layer = convolution(in_channels, out_channels, kernel, stride=kernel, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(out_channels, **NORM), nn.ReLU(inplace=True))
