@@ -12,8 +12,10 @@ from .images import (
     move_images,
     warp_image,
 )
+from .keypoints import RemoveUnlabelledPeople
 from .loading import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, frame_cameras, read_points
 from .selection import RangeFilter, ShufflePoints, select_instances
+from .waymo import LoadWaymoPoints
 
 __all__ = [
     "Compose",
@@ -24,12 +26,14 @@ __all__ = [
     "LoadCameras",
     "LoadImages",
     "LoadPoints",
+    "LoadWaymoPoints",
     "PasteGroundTruth",
     "RandomFlip",
     "RandomRotate",
     "RandomScale",
     "RandomTranslate",
     "RangeFilter",
+    "RemoveUnlabelledPeople",
     "ResizeImages",
     "RotateImages",
     "ShufflePoints",

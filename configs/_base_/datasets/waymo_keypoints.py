@@ -1,0 +1,24 @@
+# Waymo Open Dataset, people with their 14 LiDAR keypoints. Points of people whose keypoints nobody labelled are removed,
+# so that nobody is background who is not.
+_base_ = ["./waymo_lidar.py"]
+
+class_names = ["Pedestrian", "Cyclist"]
+
+train_pipeline = [
+    "$load_points",
+    dict(type="LoadAnnotations", class_names="$class_names", min_points=1, keypoints=True),
+    dict(type="RemoveUnlabelledPeople"),
+    "$augment",
+    dict(type="RangeFilter", grid="$grid"),
+    dict(type="ShufflePoints"),
+]
+augment = dict(
+    type="Compose",
+    transforms=[
+        dict(type="RandomFlip", x=0.5, y=0.5),
+        dict(type="RandomRotate", angles=[-0.785398, 0.785398]),
+        dict(type="RandomScale", factors=[0.95, 1.05]),
+    ],
+)
+train_dataloader = dict(batch_size=2)
+test_evaluator = dict(_delete_=True, type="WaymoKeypointMetric", class_names="$class_names")
