@@ -15,6 +15,7 @@ from .boxes import (
     points_in_boxes_mask,
 )
 from .boxes_2d import giou_2d, giou_2d_paired, iou_2d, nms_2d
+from .circle_nms import nms_circle
 from .coords import bev_cells, lookup, num_cells, pack, unique, unpack
 from .deform_conv import deform_conv2d
 from .deformable import deformable_attention
@@ -70,6 +71,7 @@ __all__ = [
     "mean_points",
     "nms_2d",
     "nms_bev",
+    "nms_circle",
     "num_cells",
     "pack",
     "partition_sets",

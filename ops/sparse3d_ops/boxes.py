@@ -152,21 +152,33 @@ def nms_bev_reference(
     batch_index: Tensor | None = None,  # [N]
     max_output: int | None = None,
 ) -> Tensor:
-    """``nms_bev`` in plain torch: the one solution of "kept unless a kept better box covers it".
-
-    Each pass settles at least one more box in order of score, so the iteration ends, usually after a few passes.
-    """
+    """``nms_bev`` in plain torch."""
     flat, order, groups = _prepare_nms(boxes, scores, threshold, labels, batch_index, max_output)
     related = (groups[:, :, None] == groups[:, None, :]).all(dim=0)
-    covers = ((_iou_matrix_reference(flat, flat) > threshold) & related).triu(diagonal=1)
-    keep, previous = ~covers.any(dim=0), torch.ones_like(order, dtype=torch.bool)
-    while not torch.equal(keep, previous):
-        keep, previous = ~(covers & keep[:, None]).any(dim=0), keep
+    keep = settle((_iou_matrix_reference(flat, flat) > threshold) & related)
     if max_output is not None:
         sample = groups[1][keep]
         within = Segments.from_index(sample, len(boxes)).rank() < max_output
         return order[keep][within]
     return order[keep]
+
+
+def settle(covers: Tensor) -> Tensor:
+    """Return which of N ranked boxes are kept: the one solution of "kept unless a kept better one covers it".
+
+    Each pass settles at least one more box in order of rank, so the iteration ends, usually after a few passes.
+
+    Args:
+        covers: ``[N, N]`` bool, whether a box (row) covers another (column), in descending order of score.
+
+    Returns:
+        ``[N]`` bool.
+    """
+    covers = covers.triu(diagonal=1)
+    keep, previous = ~covers.any(dim=0), torch.ones(len(covers), dtype=torch.bool, device=covers.device)
+    while not torch.equal(keep, previous):
+        keep, previous = ~(covers & keep[:, None]).any(dim=0), keep
+    return keep
 
 
 def points_in_boxes(
