@@ -25,7 +25,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from sparse3d.clock import OneCycleByProgress
-from sparse3d.datasets.nuscenes import open_frames
+from sparse3d.datasets.frame_dataset import open_frames
 from sparse3d.datasets.transforms import Compose, LoadAnnotations
 from sparse3d.evaluation import NuScenesMetric, NuScenesResult
 from sparse3d.progress import make_progress

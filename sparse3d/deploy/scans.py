@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from sparse3d.datasets.nuscenes import open_frames
+from sparse3d.datasets.frame_dataset import open_frames
 from sparse3d.datasets.transforms import Compose
 from sparse3d.structures import Sample
 

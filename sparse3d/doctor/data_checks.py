@@ -10,7 +10,8 @@ import torch
 
 from sparse3d_ops import count_points_in_boxes
 
-from ..datasets.transforms import frame_cameras, read_points
+from ..datasets.sensor_files import read_scan
+from ..datasets.transforms import frame_cameras
 from ..structures import CameraImage, Frame
 from .subject import NOTE, OK, PROBLEM, Finding, Subject, open_index
 
@@ -136,7 +137,7 @@ def check_calibration(subject: Subject) -> Iterator[Finding]:
 
 def _recount(frame: Frame) -> np.ndarray:
     """Return ``[N, 2]``: the points of each box as annotated, and as counted in the key frame."""
-    points = torch.from_numpy(read_points(frame.lidar.path, frame.lidar.num_features)[:, :3])
+    points = torch.from_numpy(read_scan(frame.lidar)[:, :3])
     found = count_points_in_boxes(points, torch.from_numpy(frame.annotations.boxes[:, :7]))
     return np.stack([frame.annotations.num_lidar_points, found.numpy()], axis=1)
 
@@ -144,7 +145,7 @@ def _recount(frame: Frame) -> np.ndarray:
 def _camera_faults(frame: Frame) -> Iterator[str]:
     if not frame.cameras:
         return
-    points = torch.from_numpy(read_points(frame.lidar.path, frame.lidar.num_features)[:, :3])
+    points = torch.from_numpy(read_scan(frame.lidar)[:, :3])
     sees = frame_cameras(frame).visible(points).any(dim=1).tolist()
     for camera, any_point in zip(frame.cameras, sees, strict=True):
         yield from (f"{camera.name}: {fault}" for fault in _pose_faults(frame, camera))

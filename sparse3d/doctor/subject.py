@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.config import Config
 from torch.utils.data import Dataset
 
-from ..datasets.nuscenes import open_frames
+from ..datasets.frame_dataset import open_frames
 from ..datasets.nuscenes_schema import CATEGORY_TO_CLASS
 from ..registry import DATASETS
 from ..structures import Frame, Grid, Sample

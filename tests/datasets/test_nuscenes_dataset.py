@@ -165,8 +165,10 @@ def test_missing_sensor_file(index: Path, tmp_path: Path) -> None:
 
 
 def test_refused_arguments(index: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="seed must not be negative"):
+    with pytest.raises(ValueError, match="seed is at least 0, interval at least 1"):
         NuScenesDataset(SYNTH, index, seed=-1)
+    with pytest.raises(ValueError, match="seed is at least 0, interval at least 1"):
+        NuScenesDataset(SYNTH, index, interval=0)
     with pytest.raises(FileNotFoundError, match="there is no index; create it"):
         NuScenesDataset(tmp_path, "none.arrow")
 
@@ -179,3 +181,10 @@ def test_recorded_frame(shared: Path) -> None:
     assert sample.points.shape == (34688, 5)
     assert sample.images.shape == (6, 3, 900, 1600)
     assert len(sample.gt.boxes) == 68
+
+
+def test_every_so_many_th_frame(index: Path) -> None:
+    everything = NuScenesDataset(SYNTH, index)
+    some = NuScenesDataset(SYNTH, index, interval=3)
+    tokens = [everything.frame(item).token for item in range(len(everything))]
+    assert [some.frame(item).token for item in range(len(some))] == tokens[::3]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NoReturn
 
 import cv2
@@ -33,12 +32,12 @@ from ...structures import (
 from ...structures.skeleton import MISSING
 from .. import point_kernels
 from ..nuscenes_schema import CATEGORY_TO_CLASS
+from ..sensor_files import read_bytes, read_encoded_image, read_raw_points, read_scan
 
 BOX_DIM = 7  # centre, size, yaw; a velocity may be unknown
 OWN_VEHICLE = 1.0  # metres: |x| and |y| below it are returns from the roof of the recording car
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_TAIL = 4096  # bytes at the end of a file in which the end marker must lie: some writers append padding
-MOVED_HINT = "if the data moved, pass the new data_root"
 
 
 # -- points -----------------------------------------------------------------------------------------------------------
@@ -116,7 +115,7 @@ class LoadPoints:
     def _read(self, scan: LidarScan) -> np.ndarray:
         if scan.num_features != self.num_features:
             raise ValueError(f"{scan.path}: {scan.num_features} values a point, num_features is {self.num_features}")
-        return _read_file(scan.path, self.num_features)
+        return read_scan(scan)
 
     def _place(self, scan: LidarScan, raw: np.ndarray, frame: Frame, out: np.ndarray, *, remove_close: bool) -> int:
         """Write the points of a scan in the key frame's coordinates, and return their number."""
@@ -137,21 +136,10 @@ def read_points(path: str | os.PathLike, num_features: int) -> np.ndarray:
         FileNotFoundError: if there is no such file.
         ValueError: if its size is no whole number of points, or a value is not finite.
     """
-    points = _read_file(path, num_features)
+    points = read_raw_points(path, num_features)
     if not np.isfinite(points).all():
         _refuse_broken(path, points)
     return points
-
-
-def _read_file(path: str | os.PathLike, num_features: int) -> np.ndarray:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such LiDAR file; {MOVED_HINT}")
-    size, point_size = os.path.getsize(path), 4 * num_features
-    if size % point_size:
-        raise ValueError(
-            f"{path}: {size} bytes are no whole number of points of {num_features} float32; is it cut off?"
-        )
-    return np.fromfile(path, dtype=np.float32).reshape(-1, num_features)
 
 
 def _refuse_broken(path: str | os.PathLike, points: np.ndarray) -> NoReturn:
@@ -293,6 +281,8 @@ class LoadCameras:
 class LoadImages(LoadCameras):
     """Set ``images`` (uint8 ``[C, 3, H, W]``, RGB; a list of ``[3, H, W]`` where sizes differ) and ``cameras``.
 
+    Images of a lens that distorts (Waymo's) are straightened: ``lidar2img`` is exact but for the rolling shutter.
+
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is no image, is cut off, or is not of the size that its calibration is for.
@@ -357,11 +347,13 @@ def _read_image(camera: CameraImage) -> np.ndarray:
     """Return ``[3, H, W]`` uint8, RGB."""
     if _is_blind(camera):
         return np.zeros((3, camera.height, camera.width), dtype=np.uint8)
-    image = read_image(camera.path)
-    height, width = image.shape[1:]
+    image = _decode_image(read_encoded_image(camera), camera.path)
+    height, width = image.shape[:2]
     if (height, width) != (camera.height, camera.width):
         raise ValueError(f"{camera.path}: {width}x{height}, the calibration is for {camera.width}x{camera.height}")
-    return image
+    if camera.distortion.any():
+        image = cv2.undistort(image, camera.intrinsic, camera.distortion)
+    return _to_rgb(image)
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -371,14 +363,20 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no image, or cut off.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such image; {MOVED_HINT}")
-    content = np.fromfile(path, dtype=np.uint8)
+    return _to_rgb(_decode_image(read_bytes(path), path))
+
+
+def _decode_image(content: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+    """Return ``[H, W, 3]`` uint8 as OpenCV has it: blue, green, red."""
     if content[:2].tobytes() == JPEG_START and JPEG_END not in content[-JPEG_TAIL:].tobytes():
         raise ValueError(f"{path}: the image is cut off")  # OpenCV would fill what is missing with grey
     image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(content) else None
     if image is None:
         raise ValueError(f"{path}: no readable image")
+    return image
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
 
 
