@@ -9,6 +9,8 @@ from torch import Tensor
 from sparse3d.structures import Cameras
 from sparse3d_ops.sparse import SparseTensor
 
+from .images.detections import ImageDetections
+
 
 @dataclass(frozen=True)
 class Features:
@@ -20,6 +22,7 @@ class Features:
         heights: ``[B, Y, X]`` metres, the middle between the lowest and the highest point of each cell of ``bev``, NaN
             where there is no point; or None.
         images: one ``[B, cameras, C, H, W]`` map a level, finest first, or None.
+        detections: boxes in the images, which are numbered sample after sample, camera after camera; or None.
         losses: scalar auxiliary losses by name; empty outside training.
         cameras: the calibrated rig of each sample that the image maps belong to; empty without them.
         image_size: ``(height, width)`` of the images that the image maps were made of, padding included.
@@ -29,6 +32,7 @@ class Features:
     sparse_bev: SparseTensor | None = None
     heights: Tensor | None = None
     images: tuple[Tensor, ...] | None = None
+    detections: ImageDetections | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     cameras: tuple[Cameras, ...] = ()
     image_size: tuple[int, int] | None = None
@@ -50,6 +54,7 @@ class Features:
             heights=other.heights if self.heights is None else self.heights,
             sparse_bev=other.sparse_bev if self.sparse_bev is None else self.sparse_bev,
             images=other.images if self.images is None else self.images,
+            detections=other.detections if self.detections is None else self.detections,
             losses={**self.losses, **other.losses},
             cameras=self.cameras or other.cameras,
             image_size=self.image_size or other.image_size,

@@ -1,0 +1,135 @@
+"""The region proposal network: anchors at every pixel of a pyramid, each with a score and a change of its shape.
+
+An anchor of stride s has its middle at the upper left corner of its pixel, s (column, row), and the area (8 s)².
+
+Source: Faster R-CNN (Ren et al., NIPS 2015), section 3.1, on a pyramid as in FPN (Lin et al., CVPR 2017), section 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparse3d_ops import nms_2d
+
+from ..targets.iou_targets import IoUAssigner, draw
+from .box_deltas import BoxDeltas
+from .detections import ImageBoxes
+
+SCALE = 8
+RATIOS = (0.5, 1.0, 2.0)  # height / width
+STRIDE = 4  # of the finest level; each further one has twice the stride
+SAMPLES, POSITIVE_SHARE = 256, 0.5
+UNTRAINED_STD = 0.01
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Boxes that may hold an object, image after image.
+
+    Args:
+        boxes: ``[P, 4]``.
+        images: ``[P]`` int64, ascending.
+        scores: ``[P]``, descending in each image.
+    """
+
+    boxes: Tensor
+    images: Tensor
+    scores: Tensor
+
+
+class RegionProposalNetwork(nn.Module):
+    """The network.
+
+    Args:
+        channels: width C of the maps.
+        per_level: anchors of a level that are looked at, ``(in training, at test)``.
+        max_proposals: proposals of an image.
+        nms_threshold: IoU above which the worse of two proposals of a level goes.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        per_level: tuple[int, int] = (2000, 1000),
+        max_proposals: int = 1000,
+        nms_threshold: float = 0.7,
+    ) -> None:
+        super().__init__()
+        self.per_level, self.max_proposals, self.nms_threshold = per_level, max_proposals, nms_threshold
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
+        self.scores = nn.Conv2d(channels, len(RATIOS), 1)
+        self.deltas = nn.Conv2d(channels, 4 * len(RATIOS), 1)
+        self.coder = BoxDeltas()
+        self.assigner = IoUAssigner(positive=0.7, negative=0.3, at_least=0.3)
+        for layer in (self.convolution, self.scores, self.deltas):
+            nn.init.normal_(layer.weight, std=UNTRAINED_STD)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return logits ``[N, A, h, w]`` and changes ``[N, 4 A, h, w]`` of each level of ``[N, C, h, w]``."""
+        hidden = [F.relu(self.convolution(level)) for level in maps]
+        return [self.scores(level) for level in hidden], [self.deltas(level) for level in hidden]
+
+    @torch.no_grad()
+    def propose(
+        self, logits: Sequence[Tensor], deltas: Sequence[Tensor], sizes: Tensor, *, training: bool
+    ) -> Proposals:
+        """Return the best anchors of each image in their new shape, cut to the image (``sizes`` ``[N, 2]``)."""
+        count = len(sizes)
+        boxes, scores, levels = [], [], []
+        for number, (own, shifts, anchors) in enumerate(zip(*_flatten(logits, deltas), strict=True)):
+            best, rows = own.sigmoid().topk(min(self.per_level[0 if training else 1], own.shape[1]), dim=1)
+            shifts = shifts.gather(1, rows[..., None].expand(-1, -1, 4))
+            boxes.append(self.coder.decode(anchors[rows], shifts, sizes[:, None].to(shifts)))
+            scores.append(best)
+            levels.append(torch.full_like(rows, number))
+        flat, score, level = (torch.cat(each, dim=1).flatten(0, 1) for each in (boxes, scores, levels))
+        image = torch.arange(count, device=flat.device).repeat_interleave(len(flat) // max(count, 1))
+        extended = (flat[:, 2:] > flat[:, :2]).all(dim=1)
+        flat, score, level, image = flat[extended], score[extended], level[extended], image[extended]
+        kept = nms_2d(flat, score, self.nms_threshold, labels=level, batch_index=image, max_output=self.max_proposals)
+        kept = kept[image[kept].argsort(stable=True)]
+        return Proposals(flat[kept], image[kept], score[kept])
+
+    def loss(self, logits: Sequence[Tensor], deltas: Sequence[Tensor], objects: ImageBoxes) -> dict[str, Tensor]:
+        """Return the losses of what ``forward`` made: which anchors hold an object, and its shape."""
+        per_level = list(zip(*_flatten(logits, deltas), strict=True))
+        scores = torch.cat([own for own, _, _ in per_level], dim=1).float()
+        shifts = torch.cat([own for _, own, _ in per_level], dim=1).float()
+        anchors = torch.cat([own for _, _, own in per_level])
+        for_class, for_box, count = scores.sum() * 0, shifts.sum() * 0, 0
+        for number in range(objects.num_images):
+            boxes = objects.boxes[objects.of_image(number)]
+            found = self.assigner(anchors, boxes)
+            positive, negative = draw(found, SAMPLES, POSITIVE_SHARE)
+            chosen = torch.cat([positive, negative])
+            wanted = (found[chosen] >= 0).to(scores)
+            entropy = F.binary_cross_entropy_with_logits(scores[number, chosen], wanted, reduction="sum")
+            change = self.coder.encode(anchors[positive], boxes[found[positive]])
+            for_class = for_class + entropy
+            for_box = for_box + (shifts[number, positive] - change).abs().sum()
+            count += len(chosen)
+        return {"loss_rpn_class": for_class / max(count, 1), "loss_rpn_box": for_box / max(count, 1)}
+
+
+def _flatten(logits: Sequence[Tensor], deltas: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return for each level logits ``[N, h w A]``, changes ``[N, h w A, 4]`` and anchors ``[h w A, 4]``."""
+    return (
+        [level.permute(0, 2, 3, 1).flatten(1) for level in logits],
+        [level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in deltas],
+        [make_anchors(level.shape[2:], STRIDE * 2**number, level.device) for number, level in enumerate(logits)],
+    )
+
+
+def make_anchors(shape: Sequence[int], stride: int, device: torch.device) -> Tensor:
+    """Return the anchors ``[h w A, 4]`` of a level of ``shape`` ``(h, w)``, those of a pixel together, row by row."""
+    ratios = torch.tensor(RATIOS, device=device).sqrt()
+    half = torch.stack([1 / ratios, ratios], dim=1) * (SCALE * stride / 2)
+    rows, columns = (torch.arange(length, device=device) * stride for length in shape)
+    middles = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[..., None, :]
+    return torch.cat([middles - half, middles + half], dim=-1).view(-1, 4)
