@@ -4,7 +4,8 @@
     python tools/benchmark_ops.py --suite sparse_conv --voxels scan.npz --threads 2 --json results.json
 
 Inputs are of realistic size and shape, and the same in every run. A time is the median of repeated calls after a first
-one that compiles; what takes more than two seconds is called once. The last column is a time divided by ours.
+one that compiles; what takes more than two seconds is called once. The last column says how many times as fast as the
+peer a line is: spconv or nuScenes' development kit where they are installed and do the same, plain torch else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ops_suites.kernels import boxes_suite, segment_suite, voxelize_suite, windo
 from ops_suites.metric import FULL_SAMPLES, metric_suite
 from ops_suites.sampling import sampling_suite
 from ops_suites.sparse_conv import sparse_conv_suite
-from ops_suites.timing import Case, Timing, run_case
+from ops_suites.timing import Case, Row, all_rows
 from rich.console import Console
 from rich.table import Table
 
@@ -44,23 +45,22 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     console = Console()
-    timings: list[Timing] = []
+    console.print(", ".join(f"{name} {value}" for name, value in machine().items()), highlight=False)
+    rows: list[Row] = []
     for suite in arguments.suite:
-        for case in SUITES[suite](arguments):
-            for timing in run_case(suite, case):
-                console.print(f"{suite}: {case.name}: {timing.function} {timing.milliseconds:.2f} ms", highlight=False)
-                timings.append(timing)
-    console.print(as_table(timings))
+        for row in all_rows(suite, SUITES[suite](arguments)):
+            console.print(f"{suite}: {title(row.case)}: {row.backend} {figure(row)}", highlight=False)
+            rows.append(row)
+    console.print(as_table(rows))
     if arguments.json:
-        content = {"machine": machine(), "timings": [vars(timing) for timing in timings]}
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps([row.as_json() for row in rows], indent=2) + "\n", encoding="utf-8")
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", nargs="+", choices=list(SUITES), default=list(SUITES), help="what to time")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the times to this file")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the rows to this file")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch and the kernels")
     parser.add_argument(
         "--samples",
@@ -77,19 +77,25 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def as_table(timings: list[Timing]) -> Table:
-    """Return the times as a table, one line a function."""
-    table = Table("suite", "operation", "by", "ms", "times ours")
-    for timing in timings:
-        ours = timing.ratio is None
-        table.add_row(
-            timing.suite if ours else "",
-            timing.case if ours else "",
-            timing.function,
-            f"{timing.milliseconds:.2f}",
-            "" if timing.ratio is None else f"{timing.ratio:.2f}",
-        )
+def as_table(rows: list[Row]) -> Table:
+    """Return the figures as a table, one line a function."""
+    table = Table("suite", "operation", "by", "figure", "times as good as the peer")
+    for row in rows:
+        ours = row.backend == row.case.backend
+        ratio = "peer" if row.backend == row.case.peer else "" if row.ratio is None else f"{row.ratio:.2f}"
+        table.add_row(row.suite if ours else "", title(row.case) if ours else "", row.backend, figure(row), ratio)
     return table
+
+
+def title(case: Case) -> str:
+    """Return what a case does, in words."""
+    width = "" if case.channels is None else f"{case.channels} channels"
+    return ", ".join(part for part in (case.name, case.step, width) if part)
+
+
+def figure(row: Row) -> str:
+    """Return a row's figure with its unit."""
+    return f"{row.value:.2f} {row.case.unit}"
 
 
 def machine() -> dict[str, Any]:

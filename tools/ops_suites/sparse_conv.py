@@ -2,7 +2,7 @@
 
 spconv is the peer. Its CPU convolution is right with one OpenMP thread only, so it has one, and so has a second row of
 ours; the first row of ours has as many threads as the command line says. Every case first checks that both give the
-same numbers.
+same numbers. The rows called ``gemm`` are a floor: torch's products of as many rows, lying side by side, and no more.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import importlib.util
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from torch import Tensor, nn
 
 import sparse3d_ops as ops
 from ops_suites.kernels import POINT_RANGE, VOXEL_SIZES, lidar_points
-from ops_suites.timing import Case, Function
+from ops_suites.timing import Alone, Case, Function
 from sparse3d_ops import sparse
 from sparse3d_ops.sparse import Geometry, Sites, SparseTensor, use_backend
 
@@ -64,23 +67,9 @@ def load_spconv() -> Any:
     return None if importlib.util.find_spec("spconv") is None else importlib.import_module("spconv.pytorch")
 
 
-def alone(function: Function) -> Function:
-    """Return a function that runs on one thread of torch."""
-
-    def run() -> Any:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return function()
-        finally:
-            torch.set_num_threads(threads)
-
-    return run
-
-
 def on_one_thread(ours: Function) -> dict[str, Function]:
     """Return ours on one thread, to stand beside ours on several."""
-    return {} if torch.get_num_threads() == 1 else {"sparse3d, 1 thread": alone(ours)}
+    return {} if torch.get_num_threads() == 1 else {"cpu, 1 thread": Alone(ours)}
 
 
 # -- cases -------------------------------------------------------------------------------------------------------------
@@ -88,7 +77,7 @@ def on_one_thread(ours: Function) -> dict[str, Function]:
 
 def map_cases(sites: Sites, peer: Any) -> Iterator[Case]:
     """Building a submanifold and a strided map."""
-    for name, geometry, is_submanifold in (("submanifold", SUBMANIFOLD, True), ("stride 2", HALVE, False)):
+    for name, geometry, is_submanifold in (("subm3", SUBMANIFOLD, True), ("stride2", HALVE, False)):
 
         def ours(geometry: Geometry = geometry, is_submanifold: bool = is_submanifold) -> Any:
             fresh = Sites.from_keys(sites.keys, sites.spatial_shape, sites.batch_size)
@@ -100,34 +89,59 @@ def map_cases(sites: Sites, peer: Any) -> Iterator[Case]:
 
         others = on_one_thread(ours)
         if peer is not None:
-            others["spconv, 1 thread"] = alone(spconv_pairs(sites, geometry, is_submanifold, peer))
+            others["spconv"] = Alone(spconv_pairs(sites, geometry, is_submanifold, peer))
         others["reference"] = definition
-        yield Case(f"kernel map, {name}, {size_of(sites)}", ours, others)
+        yield Case(f"{name} map", ours, others, backend="cpu")
 
 
 def layer_cases(sites: Sites, channels: int, peer: Any) -> Iterator[Case]:
-    """A submanifold layer: alone on a map that is there, with its map, and with its gradients."""
-    size = f"{channels} channels, {size_of(sites)}"
+    """A submanifold layer: with its map, alone on a map that is there, and with its gradients."""
     layers: list[Layer] = [("SubMConv3d", (channels, channels, 3, 1, 1), "a")]
-    features = torch.randn(len(sites), channels)
-    pair = Pair(layers, sites, features, peer)
-    yield Case(f"layer, map at hand, {size}", pair.forward, pair.others(pair.forward, pair.peer_with_map()))
-    yield Case(f"layer with its map, {size}", pair.fresh, pair.others(pair.fresh, pair.peer_forward()))
-    yield Case(
-        f"layer, forward + backward, map at hand, {size}",
-        pair.backward,
-        pair.others(pair.backward, None, pair.definition),
-    )
+    pair = Pair(layers, sites, torch.randn(len(sites), channels), peer)
+    pair.check()
+    floor = {"gemm": products(sites.submanifold_map(SUBMANIFOLD), channels)}
+    definition = {"reference": pair.definition}
+    both = "forward + backward"
+    yield Case("subm3", pair.fresh, pair.others(pair.fresh, pair.peer_forward()) | floor, "forward", channels, "cpu")
+    others = pair.others(pair.forward, pair.peer_with_map()) | floor
+    yield Case("subm3, map at hand", pair.forward, others, "forward", channels, "cpu")
+    yield Case("subm3, map at hand", pair.backward, definition | pair.others(pair.backward), both, channels, "cpu")
+    if peer is not None:
+        yield memory_case("subm3", layers, sites, channels)
 
 
 def encoder_cases(sites: Sites, peer: Any) -> Iterator[Case]:
-    """CenterPoint's encoder of 21 convolutions with norms, maps included, and its training step."""
-    pair = Pair(encoder_layers(), sites, torch.randn(len(sites), 5), peer)
-    size = size_of(sites)
-    yield Case(f"encoder, forward, {size}", pair.fresh, pair.others(pair.fresh, pair.peer_forward()))
+    """CenterPoint's encoder of 21 convolutions with norms and its maps: inference, and a training step."""
+    pair = Pair(encoder_layers(), sites, torch.randn(len(sites), 5), peer, with_norms=True)
+    pair.check()
+    yield Case("encoder", pair.fresh, pair.others(pair.fresh, pair.peer_forward()), "forward", backend="cpu")
     half = pair.in_bfloat16()
-    yield Case(f"encoder, forward in bfloat16, {size}", half, {"sparse3d in float32": pair.fresh})
-    yield Case(f"encoder, forward + backward, {size}", pair.fresh_backward, pair.others(pair.fresh_backward, None))
+    yield Case("encoder", half, {"float32": pair.fresh}, "forward in bfloat16", backend="cpu")
+    step, training_forward = "forward + backward", {"forward in training": pair.training_forward}
+    yield Case(
+        "encoder", pair.fresh_backward, training_forward | on_one_thread(pair.fresh_backward), step, backend="cpu"
+    )
+    if peer is not None:
+        yield memory_case("encoder", encoder_layers(), sites, 5)
+
+
+def memory_case(name: str, layers: list[Layer], sites: Sites, channels: int) -> Case:
+    """Return how much memory a forward pass needs at its peak, of ours and of spconv, each in a process of its own."""
+
+    def peak(library: str) -> Function:
+        arguments = (library, layers, sites.indices.numpy(), sites.spatial_shape, channels)
+        return lambda: in_a_process(peak_memory, *arguments)
+
+    width = None if name == "encoder" else channels
+    return Case(name, peak("cpu"), {"spconv": Alone(peak("spconv"))}, "memory", width, "cpu", "MiB")
+
+
+def products(kernel_map: sparse.KernelMap, channels: int) -> Function:
+    """Return the products of a layer, of rows that lie side by side."""
+    counts = kernel_map.offsets.diff().tolist()
+    rows = torch.randn(max(counts), channels)
+    out, weight = torch.empty_like(rows), torch.randn(channels, channels)
+    return lambda: [torch.mm(rows[:count], weight, out=out[:count]) for count in counts]
 
 
 def encoder_layers() -> list[Layer]:
@@ -142,29 +156,27 @@ def encoder_layers() -> list[Layer]:
     return [*layers, ("SparseConv3d", (128, 128, (3, 1, 1), (2, 1, 1)), "out")]
 
 
-def size_of(sites: Sites) -> str:
-    """Return the number of sites in words."""
-    return f"{len(sites) / 1000:.1f}k voxels"
-
-
 # -- the two sides -----------------------------------------------------------------------------------------------------
 
 
 class Pair:
-    """The same layers, each followed by norm and ReLU, of this project and of spconv, with the same parameters."""
+    """The same layers of this project and of spconv, with the same parameters, in inference mode."""
 
-    def __init__(self, layers: list[Layer], sites: Sites, features: Tensor, peer: Any) -> None:
+    def __init__(
+        self, layers: list[Layer], sites: Sites, features: Tensor, peer: Any, with_norms: bool = False
+    ) -> None:
         self.sites, self.features, self.peer = sites, features, peer
-        self.net = build(sparse, layers)
+        self.net = build(sparse, layers, with_norms)
         self.tensor = SparseTensor.on(sites, features)
         if peer is not None:
-            self.peer_net = build(peer, layers)
+            self.peer_net = build(peer, layers, with_norms)
             self.peer_net.load_state_dict(self.net.state_dict())
-            self.check()
 
     def check(self) -> None:
         """Stop unless both sides give the same numbers."""
-        ours, theirs = alone(self.fresh)(), alone(self.peer_forward())()
+        if self.peer is None:
+            return
+        ours, theirs = Alone(self.fresh)(), Alone(self.peer_forward())()
         order = sites_order(theirs.indices, theirs.spatial_shape)
         largest = ours.features.abs().max()
         if not torch.equal(ours.indices, theirs.indices[order]):
@@ -172,15 +184,11 @@ class Pair:
         if (ours.features - theirs.features[order]).abs().max() > TOLERANCE * largest:
             sys.exit("sparse3d and spconv give different numbers")
 
-    def others(
-        self, ours: Function, theirs: Function | None, definition: Function | None = None
-    ) -> dict[str, Function]:
-        """Return what stands beside ours: ours on one thread, spconv, and the definition."""
+    def others(self, ours: Function, theirs: Function | None = None) -> dict[str, Function]:
+        """Return what stands beside ours: ours on one thread, and spconv."""
         found = on_one_thread(ours)
         if theirs is not None and self.peer is not None:
-            found["spconv, 1 thread"] = alone(theirs)
-        if definition is not None:
-            found["reference"] = definition
+            found["spconv"] = Alone(theirs)
         return found
 
     def forward(self) -> SparseTensor:
@@ -200,6 +208,10 @@ class Pair:
     def fresh_backward(self) -> Any:
         """Apply our layers to a tensor without maps, and find all gradients."""
         return self._gradients(self.fresh_tensor())
+
+    def training_forward(self) -> Any:
+        """Do the first half of what ``fresh_backward`` does."""
+        return self._training_output(self._leaf(self.fresh_tensor()))
 
     def definition(self) -> Any:
         """Do what ``backward`` does, by the reference."""
@@ -243,13 +255,21 @@ class Pair:
             return self.peer_net(x)
 
     def _gradients(self, x: SparseTensor) -> Any:
-        leaf = x.replace_features(self.features.clone().requires_grad_())
-        out = self.net(leaf).features
-        return torch.autograd.grad(out.sum(), [leaf.features, *self.net.parameters()])
+        leaf = self._leaf(x)
+        return torch.autograd.grad(self._training_output(leaf).sum(), [leaf.features, *self.net.parameters()])
+
+    def _leaf(self, x: SparseTensor) -> SparseTensor:
+        return x.replace_features(self.features.clone().requires_grad_())
+
+    def _training_output(self, x: SparseTensor) -> Tensor:
+        self.net.train()
+        out = self.net(x).features
+        self.net.eval()
+        return out
 
 
-def build(library: Any, layers: list[Layer]) -> nn.Module:
-    """Return layers of a library, each with norm and ReLU; keys are what spconv shares its maps by."""
+def build(library: Any, layers: list[Layer], with_norms: bool) -> nn.Module:
+    """Return layers of a library, with norm and ReLU if asked for; keys are what spconv shares its maps by."""
     modules: list[nn.Module] = []
     for kind, arguments, key in layers:
         make = getattr(library, kind)
@@ -258,8 +278,38 @@ def build(library: Any, layers: list[Layer]) -> nn.Module:
             modules.append(make(*kept, bias=False))
         else:
             modules.append(make(*arguments, bias=False, indice_key=key))
-        modules += [nn.BatchNorm1d(arguments[1]), nn.ReLU()]
-    return library.SparseSequential(*modules)
+        if with_norms:
+            modules += [nn.BatchNorm1d(arguments[1]), nn.ReLU()]
+    return library.SparseSequential(*modules).eval()
+
+
+def in_a_process(function: Any, *arguments: Any) -> Any:
+    """Call a function in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        return executor.submit(function, *arguments).result()
+
+
+def peak_memory(library: str, layers: list[Layer], indices: np.ndarray, shape: tuple[int, ...], channels: int) -> float:
+    """Return by how many MiB this process grows at most in a forward pass, once everything is compiled and loaded.
+
+    Only Linux tells and resets a process's peak.
+    """
+    torch.manual_seed(0)
+    coords = torch.from_numpy(indices)
+    pair = Pair(layers, Sites(coords, shape, 1), torch.randn(len(coords), channels), load_spconv(), len(layers) > 1)
+    few = Pair(layers, Sites(coords[:2], shape, 1), torch.randn(2, channels), pair.peer, len(layers) > 1)
+    run, warm = ((each.fresh if library == "cpu" else Alone(each.peer_forward())) for each in (pair, few))
+    warm()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    run()
+    return (resident("VmHWM") - before) / 1024
+
+
+def resident(field: str) -> int:
+    """Return a field of this process's memory in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def spconv_pairs(sites: Sites, geometry: Geometry, is_submanifold: bool, peer: Any) -> Function:
