@@ -93,10 +93,14 @@ def time_both(detector: Detector3D, runtime: Runtime, points: Tensor, runs: int)
 def detect(runtime: Runtime, points: Tensor, watch: Stopwatch) -> None:
     """Run an exported model on a scan."""
     with watch.stage(WHOLE):
-        with watch.stage("prepare (voxelize, describe, partition)"):
-            inputs = runtime.prepare(points)
-        with watch.stage("graph"):
-            outputs = runtime.run(inputs)
+        with watch.stage("prepare (voxelize, describe, index)"):
+            feed = runtime.prepare(points)
+        for number, (spec, graph) in enumerate(zip(runtime.manifest.graphs, runtime.graphs, strict=True)):
+            with watch.stage(spec.stem):
+                outputs = graph(feed.named)
+            if number + 1 < len(runtime.graphs):
+                with watch.stage(f"grow, index ({number + 1})"):
+                    feed = runtime.preparation.grow(number, feed, outputs)
         with watch.stage("decode"):
             runtime.decode(outputs)
 

@@ -3,7 +3,7 @@
     python tools/export.py CONFIG CHECKPOINT --out exported/NAME
     python tools/export.py CONFIG CHECKPOINT --out exported/NAME --precision fp16 --max-voxels 30000 --tensorrt
 
-The directory holds the graph, a manifest, golden data and a parity report; see docs/deployment.md. What TensorRT would
+The directory holds the graphs, a manifest, golden data and a parity report; see docs/deployment.md. What TensorRT would
 not take is listed. Exit status 1: the export failed, and why is said.
 """
 
@@ -20,9 +20,10 @@ from mmengine.registry import init_default_scope
 
 from sparse3d.checkpoints import load_converted
 from sparse3d.deploy import tensorrt
-from sparse3d.deploy.manifest import GRAPH
+from sparse3d.deploy.manifest import Manifest
 from sparse3d.deploy.onnx import ExportOptions, export_detector
 from sparse3d.deploy.operators import SOURCE, check_operators
+from sparse3d.deploy.parity import BoxParity
 from sparse3d.deploy.scans import config_scan
 from sparse3d.engine import CheckpointError, newest_checkpoint, read_checkpoint
 from sparse3d.models import Detector3D
@@ -69,16 +70,18 @@ def export(arguments: argparse.Namespace, config: Config) -> None:
     detector = build_detector(arguments, config)
     parity = export_detector(detector, config.class_names, config_scan(config, arguments.data), arguments.out, options)
     worst = max(parity.outputs, key=parity.outputs.__getitem__)
-    boxes = parity.boxes
     print(f"{arguments.out}: {arguments.config.stem}, {arguments.precision}")
     print(f"ONNX Runtime and PyTorch differ by at most {parity.outputs[worst]:.1e} (output {worst})")
-    print(
-        f"boxes: {boxes.agreeing} of {boxes.pytorch} agree, "
-        f"centres within {boxes.center * 1e3:.4f} mm, scores within {boxes.score:.1e}"
-    )
+    print(f"boxes of the same inputs: {report(parity.boxes)}")
+    print(f"points in, boxes out: {report(parity.whole)}")
     report_operators(arguments.out)
     if arguments.tensorrt:
-        build_engine(arguments.out)
+        build_engines(arguments.out)
+
+
+def report(boxes: BoxParity) -> str:
+    """Return how boxes compare, in words."""
+    return f"{boxes}, centres within {boxes.center * 1e3:.4f} mm, scores within {boxes.score:.1e}"
 
 
 def build_detector(arguments: argparse.Namespace, config: Config) -> Detector3D:
@@ -97,17 +100,17 @@ def build_detector(arguments: argparse.Namespace, config: Config) -> Detector3D:
 
 def report_operators(folder: Path) -> None:
     """Print what TensorRT does not take."""
-    offences = check_operators(folder / GRAPH)
+    offences = [each for graph in Manifest.read(folder).graphs for each in check_operators(folder / graph.file)]
     if not offences:
         print(f"TensorRT takes every operator of the graph ({SOURCE})")
     for each in offences:
         print(f"TensorRT does not take {each.operator} (node {each.node}): {each.reason}")
 
 
-def build_engine(folder: Path) -> None:
-    """Build an engine, or write the command that does."""
+def build_engines(folder: Path) -> None:
+    """Build engines, or write the commands that do."""
     if tensorrt.installed():
-        print(f"engine: {tensorrt.build_engine(folder)}")
+        print(f"engines: {', '.join(map(str, tensorrt.build_engines(folder)))}")
         return
     script = tensorrt.write_script(folder)
     print(f"TensorRT is not installed here; {script} builds the engine where trtexec is")

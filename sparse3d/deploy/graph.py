@@ -1,52 +1,123 @@
-"""The part of a detector that becomes a graph: named tensors in, named tensors out, the detector's own modules between.
+"""The parts of a detector that become graphs: named tensors in, named tensors out, the detector's own modules between.
 
-A graph takes the tensors of `inputs.py` and returns those of `outputs.py`. In half precision the voxel encoder stays in
-float32, which half precision cannot replace where metres are held to the centimetre, and so does a head that computes
-with positions itself (TransFusion's).
+A graph takes the tensors of `inputs.py` and returns those of `outputs.py`. In half precision what reads points stays in
+float32 (the voxel encoder, the first layer of a sparse encoder): half precision cannot hold metres to the centimetre.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sparse3d.models import DSVT, Detector3D, DynamicVoxelEncoder, Features, PointBranch
+from sparse3d.models import (
+    DSVT,
+    Detector3D,
+    DynamicVoxelEncoder,
+    FocalEncoder,
+    MeanVoxelEncoder,
+    PointBranch,
+    SparseConvBranch,
+    SparseEncoder,
+)
 from sparse3d.models.bev.scatter import lay_out
 
-from .inputs import Named, PointInputs, stages_of, tree_of
-from .outputs import OUTPUTS
+from .folding import fold_dense
+from .inputs import DescribedPoints, MeanPoints, PointInputs, tree_of
+from .map_graph import MapGraph
+from .named import Named
+from .outputs import OUTPUTS, Outputs
+from .set_inputs import SetIndexing, stages_of
+from .sparse_graph import SparseGraph, Surveyor, cut
+from .table_inputs import TableIndexing
 
 MAX_PILLARS, MAX_VOXELS, MAX_POINTS = 40_000, 120_000, 500_000
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-class DetectorGraph(nn.Module):
-    """What is exported of a LiDAR detector.
+@dataclass(frozen=True)
+class Plan:
+    """What is exported of a detector.
 
     Args:
-        detector: in eval mode; the graph takes over its modules and casts them.
+        prepare: how points become inputs.
+        graphs: the graphs, in the order in which they run.
+        outputs: what the last one's outputs mean.
+    """
+
+    prepare: PointInputs
+    graphs: list[nn.Module]
+    outputs: Outputs
+
+
+def plan(
+    detector: Detector3D, precision: str = "fp32", max_voxels: int | None = None, max_points: int | None = None
+) -> Plan:
+    """Return what is exported of a detector, made of copies of its modules.
+
+    Args:
+        detector: a LiDAR detector.
         precision: ``"fp32"`` or ``"fp16"``.
+        max_voxels: voxels of a scan at most; None takes 40,000 for pillars and 120,000 for voxels, or what the grid
+            has if that is less.
+        max_points: points of a scan inside of the grid at most, where a graph reads points; None takes 500,000, which
+            is well above ten sweeps of nuScenes (about 300,000).
 
     Raises:
         ValueError: if a part of the detector has no way into a graph yet; it is named.
     """
+    check_parts(detector)
+    detector, dtype = deepcopy(detector).eval(), PRECISIONS[precision]
+    grid = detector.point_branch.grid
+    voxels = max_voxels or min(prod(grid.shape), MAX_PILLARS if grid.shape[0] == 1 else MAX_VOXELS)
+    fold_dense(detector)
+    if type(detector.point_branch) is SparseConvBranch:
+        return _plan_tables(detector, dtype, voxels)
+    return _plan_sets(detector, dtype, voxels, max_points or MAX_POINTS)
 
-    def __init__(self, detector: Detector3D, precision: str = "fp32") -> None:
-        super().__init__()
-        check_parts(detector)
-        self.dtype = PRECISIONS[precision]
-        self.encoder = detector.point_branch.voxel_encoder
-        self.backbone = (
-            None if detector.point_branch.backbone is None else detector.point_branch.backbone.to(self.dtype)
+
+def check_parts(detector: Detector3D) -> None:
+    """Raise ``ValueError`` for a detector with a part that cannot be exported."""
+    branch = detector.point_branch
+    if detector.image_branch is not None or type(branch) not in (PointBranch, SparseConvBranch):
+        raise ValueError(
+            "export: only detectors with a PointBranch or a SparseConvBranch, and no image branch, can be exported yet"
         )
-        self.bev_backbone = detector.point_branch.bev_backbone.to(self.dtype)
-        self.bev_shape = detector.point_branch.grid.bev_shape
-        self.outputs = OUTPUTS[type(detector.head).__name__].of(detector.head)
-        self.head_dtype = torch.float32 if self.outputs.computes_positions else self.dtype
-        self.head = detector.head.to(self.head_dtype)
+    sparse = type(branch) is SparseConvBranch
+    parts = [
+        ("voxel_encoder", branch.voxel_encoder, (MeanVoxelEncoder,) if sparse else (DynamicVoxelEncoder,)),
+        ("backbone", branch.backbone, (SparseEncoder, FocalEncoder) if sparse else (DSVT, type(None))),
+    ]
+    for name, module, known in parts:
+        if type(module) not in known:
+            names = ", ".join(each.__name__ for each in known)
+            raise ValueError(f"export: {name} is a {type(module).__name__}; known are {names}")
+    if type(detector.head).__name__ not in OUTPUTS:
+        raise ValueError(f"export: head is a {type(detector.head).__name__}; known are {', '.join(OUTPUTS)}")
+
+
+# -- pillars and DSVT --------------------------------------------------------------------------------------------------
+
+
+class SetGraph(nn.Module):
+    """Encoder, transformer, map and head.
+
+    Args:
+        detector: in eval mode; the graph takes over its modules and casts them.
+        dtype: of everything behind the encoder.
+    """
+
+    def __init__(self, detector: Detector3D, dtype: torch.dtype) -> None:
+        super().__init__()
+        branch = detector.point_branch
+        self.dtype = dtype
+        self.encoder = branch.voxel_encoder
+        self.backbone = None if branch.backbone is None else branch.backbone.to(dtype)
+        self.bev_shape = branch.grid.bev_shape
+        self.map_graph = MapGraph(detector, dtype)
 
     def forward(self, named: Named) -> Named:
         """Run everything between the tensors of ``PointInputs`` and those of the head's outputs."""
@@ -54,51 +125,46 @@ class DetectorGraph(nn.Module):
         if self.backbone is not None:
             volumes = [stage.volume for stage in self.backbone.specs]
             features = self.backbone.run(features, stages_of(named, volumes))
-        bev = lay_out(features, named["bev_cells"].long(), 1, self.bev_shape)
-        output = self.head(Features(bev=self.bev_backbone(bev).to(self.head_dtype)))
-        return {name: _as_output(each) for name, each in self.outputs.name(output).items()}
+        return self.map_graph(lay_out(features, named["bev_cells"].long(), 1, self.bev_shape))
 
 
-def _as_output(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def check_parts(detector: Detector3D) -> None:
-    """Raise ``ValueError`` for a detector with a part that cannot be exported."""
-    branch = detector.point_branch
-    if detector.image_branch is not None or not isinstance(branch, PointBranch):
-        raise ValueError("export: only detectors with a PointBranch and no image branch can be exported yet")
-    parts: list[tuple[str, Any, tuple[type, ...]]] = [
-        ("voxel_encoder", branch.voxel_encoder, (DynamicVoxelEncoder,)),
-        ("backbone", branch.backbone, (DSVT, type(None))),
-    ]
-    for name, module, known in parts:
-        if not isinstance(module, known):
-            names = ", ".join(each.__name__ for each in known)
-            raise ValueError(f"export: {name} is a {type(module).__name__}; known are {names}")
-    if type(detector.head).__name__ not in OUTPUTS:
-        raise ValueError(f"export: head is a {type(detector.head).__name__}; known are {', '.join(OUTPUTS)}")
-
-
-def point_inputs(detector: Detector3D, max_voxels: int | None = None, max_points: int | None = None) -> PointInputs:
-    """Describe how points become the inputs of a detector's graph.
-
-    Args:
-        detector: a detector that ``check_parts`` passes.
-        max_voxels: voxels of a scan at most; None takes 40,000 for pillars and 120,000 for voxels, or what the grid
-            has if that is less.
-        max_points: points of a scan inside of the grid at most; None takes 500,000, which is well above ten sweeps of
-            nuScenes (about 300,000).
-    """
-    branch, preprocessor = detector.point_branch, detector.data_preprocessor
-    encoder, backbone, grid = branch.voxel_encoder, branch.backbone, detector.head.grid
-    return PointInputs(
-        grid=grid,
+def _plan_sets(detector: Detector3D, dtype: torch.dtype, max_voxels: int, max_points: int) -> Plan:
+    encoder, backbone = detector.point_branch.voxel_encoder, detector.point_branch.backbone
+    scales = None if encoder.scales is None else tuple(encoder.scales.tolist())
+    stages = () if backbone is None else tuple(stage.index_part for stage in backbone.specs)
+    prepare = PointInputs(
+        grid=detector.head.grid,
         num_features=encoder.num_features,
-        max_voxels=max_voxels or min(prod(grid.shape), MAX_PILLARS if grid.shape[0] == 1 else MAX_VOXELS),
-        max_points=max_points or MAX_POINTS,
-        keep_outside_z=preprocessor.keep_outside_z,
-        with_distance=encoder.with_distance,
-        scales=None if encoder.scales is None else tuple(encoder.scales.tolist()),
-        stages=() if backbone is None else tuple(stage.index_part for stage in backbone.specs),
+        max_voxels=max_voxels,
+        keep_outside_z=detector.data_preprocessor.keep_outside_z,
+        encoding=DescribedPoints(max_points, encoder.with_distance, scales),
+        indexing=SetIndexing(detector.head.grid, max_voxels, stages),
     )
+    graph = SetGraph(detector, dtype).eval()
+    return Plan(prepare, [graph], graph.map_graph.outputs)
+
+
+# -- sparse convolutions -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _plan_tables(detector: Detector3D, dtype: torch.dtype, max_voxels: int) -> Plan:
+    branch = detector.point_branch
+    encoder, pieces = branch.backbone, cut(branch.backbone)
+    surveyor = Surveyor(encoder.spatial_shape)
+    segments = [surveyor.survey(piece) for piece in pieces]
+    prepare = PointInputs(
+        grid=detector.head.grid,
+        num_features=branch.voxel_encoder.num_features,
+        max_voxels=max_voxels,
+        keep_outside_z=detector.data_preprocessor.keep_outside_z,
+        encoding=MeanPoints(branch.voxel_encoder.max_points),
+        indexing=TableIndexing(encoder.spatial_shape, max_voxels, tuple(segments)),
+    )
+    end = MapGraph(detector, dtype)
+    ends = [(None, None)] * (len(pieces) - 1) + [(end, encoder.out_shape)]
+    graphs = [
+        SparseGraph(piece, surveyor.table_of, dtype, number == 0, *tail).eval()
+        for number, (piece, tail) in enumerate(zip(pieces, ends, strict=True))
+    ]
+    return Plan(prepare, graphs, end.outputs)

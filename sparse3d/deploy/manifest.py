@@ -1,12 +1,12 @@
 """deploy.json: what an exported directory holds, and the check that it is whole.
 
-    model.onnx      the graph
+    model.onnx      the graph; model_0.onnx, model_1.onnx, ... where voxels grow between several
     deploy.json     this manifest: inputs and their ranges, grid, classes, decoding, versions, checksums
-    golden.npz      one scan ("points"), the graph's inputs ("in/...") and PyTorch's outputs ("out/...") for it, and the
-                    boxes that they give ("boxes", "scores", "labels")
+    golden.npz      one scan ("points"), each graph's inputs ("model/in/...") and PyTorch's outputs ("model/out/...")
+                    for it, and the detector's boxes ("boxes", "scores", "labels")
     parity.json     how far ONNX Runtime was from PyTorch on that scan
 
-A C++ program needs the first two; the third tells it whether it does the same.
+A C++ program needs the graphs and the manifest; golden.npz tells it whether it does the same.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = "sparse3d-deploy"
-VERSION = 1
-MANIFEST, GRAPH, GOLDEN, PARITY = "deploy.json", "model.onnx", "golden.npz", "parity.json"
+VERSION = 2
+MANIFEST, GOLDEN, PARITY = "deploy.json", "golden.npz", "parity.json"
 BLOCK = 1 << 20  # bytes read at once
 HINT = "export it again with tools/export.py"
 
@@ -32,6 +32,20 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """A graph: its file, inputs and outputs."""
+
+    file: str
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending."""
+        return Path(self.file).stem
 
 
 @dataclass(frozen=True)
@@ -55,10 +69,9 @@ class Manifest:
         preparation: arguments of ``PointInputs`` besides the grid.
         head: name of the head's class, which says how outputs are decoded.
         decoding: arguments of that decoding.
-        inputs: the graph's inputs.
-        outputs: the graph's outputs.
+        graphs: in the order in which they run.
         dimensions: name -> range.
-        opset: of the graph.
+        opset: of the graphs.
         versions: package -> version that exported it.
         checksums: file -> SHA-256.
     """
@@ -70,8 +83,7 @@ class Manifest:
     preparation: dict[str, Any]
     head: str
     decoding: dict[str, Any]
-    inputs: list[TensorSpec]
-    outputs: list[TensorSpec]
+    graphs: list[GraphSpec]
     dimensions: dict[str, Dimension]
     opset: int
     versions: dict[str, str]
@@ -110,12 +122,21 @@ class Manifest:
         missing = [each.name for each in fields(cls) if each.name not in content]
         if missing:
             raise ValueError(f"{path}: entries {missing} are missing; the file is damaged, {HINT}")
-        specs = {
-            name: [TensorSpec(each["name"], each["dtype"], tuple(each["shape"])) for each in content[name]]
-            for name in ("inputs", "outputs")
-        }
+        graphs = [
+            GraphSpec(each["file"], *(_specs(each[name]) for name in ("inputs", "outputs")))
+            for each in content["graphs"]
+        ]
         dimensions = {name: Dimension(**each) for name, each in content["dimensions"].items()}
-        return cls(**{**content, **specs, "dimensions": dimensions})
+        return cls(**{**content, "graphs": graphs, "dimensions": dimensions})
+
+
+def graph_files(count: int) -> list[str]:
+    """Return the files of a model's graphs."""
+    return ["model.onnx"] if count == 1 else [f"model_{number}.onnx" for number in range(count)]
+
+
+def _specs(values: list[Mapping[str, Any]]) -> list[TensorSpec]:
+    return [TensorSpec(each["name"], each["dtype"], tuple(each["shape"])) for each in values]
 
 
 def checksum(path: Path) -> str:

@@ -1,44 +1,39 @@
 """Export: a detector -> a directory that `Runtime`, or a C++ program, can run.
 
 The directory is written under another name and gets its own when it is whole and ONNX Runtime agrees with PyTorch on a
-scan. Export fails where a weight does not reach the graph, or where the two differ by more than `parity.py` allows.
+scan. Export fails where a weight does not reach its graph, or where the two differ by more than `parity.py` allows.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
 import platform
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.export import Dim, ExportedProgram
 
 from sparse3d.models import Detector3D
-from sparse3d.structures import Detections
+from sparse3d.structures import Detections, Sample
 
-from .graph import DetectorGraph, check_parts, point_inputs
-from .inputs import Named, PointInputs
-from .manifest import GOLDEN, GRAPH, PARITY, Dimension, Manifest, TensorSpec, checksum
-from .parity import Parity, compare
+from .graph import Plan, plan
+from .inputs import run_graphs
+from .manifest import GOLDEN, PARITY, Dimension, GraphSpec, Manifest, TensorSpec, checksum, graph_files
+from .named import Named, Shape
+from .parity import TOLERANCES, Parity, compare_boxes, compare_outputs
 from .runtime import Runtime
+from .tracing import OPSET, tracing_points, write_graph
 
-OPSET = 20
 PARTIAL_SUFFIX = ".partial"
-COUNTER = "num_batches_tracked"  # of BatchNorm; no inference reads it
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+Exchange = tuple[Named, Named]  # inputs and outputs of a graph
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ def export_detector(
 
     Raises:
         FileExistsError: if the directory exists.
-        ValueError: if a part of the detector cannot be exported, a weight does not reach the graph, the scan does not
+        ValueError: if a part of the detector cannot be exported, a weight does not reach its graph, the scan does not
             fit, or ONNX Runtime's results differ from PyTorch's.
         ModuleNotFoundError: if one of the packages of the ``deploy`` extra is missing.
     """
@@ -87,21 +82,18 @@ def export_detector(
     options, directory = options or ExportOptions(), Path(directory)
     if directory.exists():
         raise FileExistsError(f"{directory} exists; remove it or give another --out")
-    check_parts(detector)
-    prepare = point_inputs(detector, options.max_voxels, options.max_points)
-    inputs = prepare(scan)
-    expected = run_pytorch(detector, inputs)
-    graph = DetectorGraph(deepcopy(detector).eval(), options.precision)
+    limits = (options.max_voxels, options.max_points)
+    reference, exported = plan(detector, "fp32", *limits), plan(detector, options.precision, *limits)
+    exchanges, boxes = run_pytorch(reference, scan), detect(detector, scan)
+    manifest = _manifest(exported, class_names, options, exchanges, type(detector.head).__name__)
 
     partial = directory.with_name(directory.name + PARTIAL_SUFFIX)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_graph(graph, prepare, partial / GRAPH)
-    boxes = graph.outputs.decode(expected, prepare.grid)
-    save_golden(partial / GOLDEN, scan, inputs, expected, boxes)
-    manifest = _manifest(graph, prepare, class_names, options, inputs, expected)
+    write_graphs(reference, exported, partial)
+    save_golden(partial / GOLDEN, scan, manifest, exchanges, boxes)
     _seal(manifest, partial)
-    parity = check_export(partial, expected)
+    parity = check_export(partial, scan, exchanges, boxes)
     _seal(manifest, partial)
     partial.rename(directory)
     return parity
@@ -115,106 +107,71 @@ def check_packages() -> None:
 
 
 @torch.no_grad()
-def run_pytorch(detector: Detector3D, inputs: Named) -> Named:
-    """Return the outputs of a detector's graph as PyTorch computes them in float32."""
-    return DetectorGraph(detector.eval())(inputs)
+def run_pytorch(reference: Plan, points: Tensor) -> list[Exchange]:
+    """Return inputs and outputs of each graph as PyTorch computes them in float32."""
+    return list(run_graphs(reference.prepare, reference.graphs, reference.prepare(points)))
 
 
-# -- the graph --------------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def detect(detector: Detector3D, points: Tensor) -> Detections:
+    """Return what the detector itself finds in a scan."""
+    sample = Sample()
+    sample.points = points
+    found = detector.eval().test_step([sample])[0].pred
+    return Detections(found.boxes, found.scores, found.labels)
 
 
-def write_graph(graph: DetectorGraph, prepare: PointInputs, path: Path) -> None:
-    """Trace a graph with all its dimensions open and write it as ONNX.
+# -- the graphs -------------------------------------------------------------------------------------------------------
+
+
+def write_graphs(reference: Plan, exported: Plan, folder: Path) -> None:
+    """Trace the graphs of a plan and write them as ONNX into a folder.
 
     Raises:
-        ValueError: if a weight does not reach the graph.
+        ValueError: if a weight does not reach its graph.
     """
-    limits, shapes = prepare.limits(), prepare.shapes()
-    inputs = prepare(tracing_points(prepare))
-    dims = {name: Dim(name, max=limit) for name, limit in limits.items()}
-    dynamic = {
-        name: {axis: dims[extent] for axis, extent in enumerate(shape) if isinstance(extent, str)}
-        for name, shape in shapes.items()
-    }
-    with torch.no_grad(), _quiet():
-        program = torch.export.export(graph, (), {"named": inputs}, dynamic_shapes={"named": dynamic}, strict=False)
-        check_weights(program)
-        exported = torch.onnx.export(
-            program,
-            (),
-            kwargs={"named": inputs},
-            dynamic_shapes={"named": dynamic},  # of no effect on a traced program but for the names of its dimensions
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(graph(inputs)),
-            external_data=False,
-            verbose=False,
-        )
-    exported.save(path, external_data=False)
-
-
-def tracing_points(prepare: PointInputs) -> Tensor:
-    """Return points for which no dimension of the inputs is 0 or 1: those would be taken for constants.
-
-    Half of them are spread over the grid; the others crowd in one voxel and fill all levels of the tables of maxima.
-    """
-    generator = torch.Generator().manual_seed(0)
-    lower, upper = torch.tensor(prepare.grid.lower), torch.tensor(prepare.grid.upper)
-    spread = lower + (upper - lower) * torch.rand(1200, 3, generator=generator)
-    crowd = lower + torch.tensor(prepare.grid.voxel_size) * torch.rand(1200, 3, generator=generator)
-    xyz = torch.cat([spread, crowd])
-    return torch.nn.functional.pad(xyz, (0, prepare.num_features - 3))
-
-
-def check_weights(program: ExportedProgram) -> None:
-    """Raise ``ValueError`` unless every parameter and every statistic of a norm takes part in the traced graph."""
-    signature = program.graph_signature
-    weights = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    nodes = {node.name: node for node in program.graph.nodes}
-    unused = [name for node, name in weights.items() if not nodes[node].users and not name.endswith(COUNTER)]
-    lost = [name for name in unused if name not in program.graph_signature.non_persistent_buffers]
-    if lost:
-        raise ValueError("export: these weights do not reach the graph:\n  " + "\n  ".join(lost))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the console; its exceptions say what went wrong."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    tracing = run_pytorch(reference, tracing_points(exported.prepare))
+    files = graph_files(len(exported.graphs))
+    for number, (graph, file, (inputs, _)) in enumerate(zip(exported.graphs, files, tracing, strict=True)):
+        write_graph(graph, inputs, exported.prepare.shapes(number), exported.prepare.limits(), folder / file)
 
 
 # -- golden data and parity -------------------------------------------------------------------------------------------
 
 
-def save_golden(path: Path, scan: Tensor, inputs: Named, outputs: Named, boxes: Detections) -> None:
-    """Write a scan, what the graph takes and returns for it, and the boxes that these outputs stand for."""
-    arrays = {f"in/{name}": each.numpy() for name, each in inputs.items()}
-    arrays.update({f"out/{name}": each.numpy() for name, each in outputs.items()})
+def save_golden(path: Path, scan: Tensor, manifest: Manifest, exchanges: list[Exchange], boxes: Detections) -> None:
+    """Write a scan, what each graph takes and returns for it, and the boxes that the detector finds."""
+    arrays = {
+        f"{spec.stem}/{kind}/{name}": each.numpy()
+        for spec, exchange in zip(manifest.graphs, exchanges, strict=True)
+        for kind, named in zip(("in", "out"), exchange, strict=True)
+        for name, each in named.items()
+    }
     found = {"boxes": boxes.boxes.numpy(), "scores": boxes.scores.numpy(), "labels": boxes.labels.numpy()}
     np.savez_compressed(path, points=scan.numpy(), **found, **arrays)
 
 
-def check_export(folder: Path, expected: Named) -> Parity:
+def check_export(folder: Path, scan: Tensor, exchanges: list[Exchange], boxes: Detections) -> Parity:
     """Run an exported folder on its golden scan through the runtime, and write parity.json.
 
     Raises:
         ValueError: if its results differ from PyTorch's.
     """
     runtime = Runtime(folder)
-    with np.load(folder / GOLDEN) as golden:
-        inputs = runtime.prepare(golden["points"])
-    parity = compare(expected, runtime.run(inputs), runtime.outputs, runtime.grid, runtime.manifest.precision)
+    specs, meaning = runtime.manifest.graphs, runtime.outputs
+    tolerance = TOLERANCES[runtime.manifest.precision]
+    outputs: dict[str, float] = {}
+    for spec, graph, (inputs, expected) in zip(specs, runtime.graphs, exchanges, strict=True):
+        found = graph(inputs)
+        if spec is specs[-1]:
+            expected, found = meaning.align(expected, found, tolerance.output)
+        outputs.update(compare_outputs(expected, found, f"{spec.stem}/" if len(specs) > 1 else ""))
+    parity = Parity(
+        outputs,
+        compare_boxes(meaning.decode(expected, runtime.grid), meaning.decode(found, runtime.grid), tolerance),
+        compare_boxes(boxes, runtime(scan), tolerance),
+        tolerance,
+    )
     (folder / PARITY).write_text(json.dumps(parity.to_json(), indent=1) + "\n", encoding="utf-8")
     if parity.failures:
         raise ValueError(
@@ -228,31 +185,35 @@ def check_export(folder: Path, expected: Named) -> Parity:
 
 
 def _manifest(
-    graph: DetectorGraph,
-    prepare: PointInputs,
-    class_names: list[str],
-    options: ExportOptions,
-    inputs: Named,
-    outputs: Named,
+    exported: Plan, class_names: list[str], options: ExportOptions, exchanges: list[Exchange], head: str
 ) -> Manifest:
-    shapes, limits = prepare.shapes(), prepare.limits()
+    prepare, grid = exported.prepare, exported.prepare.grid
+    shapes, limits = [prepare.shapes(number) for number in range(prepare.num_graphs)], prepare.limits()
+    results = [prepare.output_shapes(number) for number in range(prepare.num_graphs)]
     typical = {
         extent: inputs[name].shape[axis]
-        for name, shape in shapes.items()
+        for own, (inputs, _) in zip(shapes, exchanges, strict=True)
+        for name, shape in own.items()
         for axis, extent in enumerate(shape)
         if isinstance(extent, str)
     }
-    grid = prepare.grid
+    graphs = [
+        GraphSpec(
+            file,
+            [_spec(name, inputs[name], own[name]) for name in inputs],
+            [_spec(name, each, made.get(name, tuple(each.shape))) for name, each in outputs.items()],
+        )
+        for file, own, made, (inputs, outputs) in zip(graph_files(len(shapes)), shapes, results, exchanges, strict=True)
+    ]
     return Manifest(
         model=options.name,
         precision=options.precision,
         class_names=list(class_names),
         grid=dict(point_range=grid.point_range, voxel_size=grid.voxel_size, stride=grid.stride),
         preparation=prepare.to_json(),
-        head=type(graph.head).__name__,
-        decoding=graph.outputs.to_json(),
-        inputs=[_spec(name, inputs[name], shapes[name]) for name in inputs],
-        outputs=[_spec(name, each, tuple(each.shape)) for name, each in outputs.items()],
+        head=head,
+        decoding=exported.outputs.to_json(),
+        graphs=graphs,
         dimensions={name: Dimension(low=0, typical=typical[name], high=limits[name]) for name in limits},
         opset=OPSET,
         versions={"python": platform.python_version(), "sparse3d": version("sparse3d"), **_versions()},
@@ -260,7 +221,7 @@ def _manifest(
     )
 
 
-def _spec(name: str, tensor: Tensor, shape: tuple[int | str, ...]) -> TensorSpec:
+def _spec(name: str, tensor: Tensor, shape: Shape) -> TensorSpec:
     return TensorSpec(name, str(tensor.dtype).removeprefix("torch."), shape)
 
 
@@ -270,7 +231,6 @@ def _versions() -> Mapping[str, str]:
 
 def _seal(manifest: Manifest, folder: Path) -> None:
     """Write the manifest with the checksums of the other files."""
-    files: dict[str, Any] = {
-        path.name: checksum(path) for path in sorted(folder.iterdir()) if path.name in (GRAPH, GOLDEN, PARITY)
-    }
+    written = [GOLDEN, PARITY, *(spec.file for spec in manifest.graphs)]
+    files = {path.name: checksum(path) for path in sorted(folder.iterdir()) if path.name in written}
     Manifest(**{**vars(manifest), "checksums": files}).write(folder)

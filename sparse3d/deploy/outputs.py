@@ -16,7 +16,7 @@ from torch import Tensor
 from sparse3d.decoding import CenterDecoder, Queries, TransFusionDecoder
 from sparse3d.structures import Detections, Grid
 
-Named = dict[str, Tensor]
+from .named import Named
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Runtime: an exported detector, points in, boxes out, without mmengine.
 
-What is no graph (voxelization, set partition, decoding) is the code that training uses; the graph runs in ONNX Runtime.
+What is no graph (voxelization, set partition, neighbour tables, growth, decoding) is the code that training uses;
+graphs run in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from torch import Tensor
 from sparse3d.results import NamedDetections
 from sparse3d.structures import Grid
 
-from .inputs import Named, PointInputs
-from .manifest import GRAPH, Manifest
+from .inputs import PointInputs, run_graphs
+from .manifest import GraphSpec, Manifest
+from .named import Feed, Graph, Named
 from .outputs import OUTPUTS, Outputs
 
 CPU = ("CPUExecutionProvider",)
@@ -44,9 +46,9 @@ class Runtime:
         self.manifest = Manifest.read(directory)
         self.class_names = self.manifest.class_names
         self.grid = Grid(**self.manifest.grid)
-        self._prepare = PointInputs.from_json(self.manifest.preparation, self.grid)
+        self.preparation = PointInputs.from_json(self.manifest.preparation, self.grid)
         self.outputs: Outputs = OUTPUTS[self.manifest.head].from_json(self.manifest.decoding)
-        self._session = open_session(Path(directory) / GRAPH, providers, threads)
+        self.graphs = [open_graph(Path(directory), spec, providers, threads) for spec in self.manifest.graphs]
 
     def __call__(self, points: Tensor | np.ndarray) -> NamedDetections:
         """Detect in one scan.
@@ -61,20 +63,30 @@ class Runtime:
         """
         return self.decode(self.run(self.prepare(points)))
 
-    def prepare(self, points: Tensor | np.ndarray) -> Named:
-        """Return the graph's inputs for one scan."""
-        return self._prepare(torch.as_tensor(points))
+    def prepare(self, points: Tensor | np.ndarray) -> Feed:
+        """Return the first graph's inputs for one scan."""
+        return self.preparation(torch.as_tensor(points))
 
-    def run(self, inputs: Named) -> Named:
-        """Return the graph's outputs."""
-        feed = {name: each.numpy() for name, each in inputs.items()}
-        names = [each.name for each in self.manifest.outputs]
-        results = self._session.run(names, feed)
-        return {name: torch.from_numpy(each) for name, each in zip(names, results, strict=True)}
+    def run(self, feed: Feed) -> Named:
+        """Return the last graph's outputs."""
+        *_, (_, outputs) = run_graphs(self.preparation, self.graphs, feed)
+        return outputs
 
     def decode(self, outputs: Named) -> NamedDetections:
-        """Return the boxes that the graph's outputs stand for."""
+        """Return the boxes that the last graph's outputs stand for."""
         return NamedDetections.of(self.outputs.decode(outputs, self.grid), self.class_names)
+
+
+def open_graph(directory: Path, spec: GraphSpec, providers: Sequence[str] = CPU, threads: int | None = None) -> Graph:
+    """Open one graph of an exported directory; errors as ``open_session``."""
+    session = open_session(directory / spec.file, providers, threads)
+    names = [each.name for each in spec.outputs]
+
+    def run(inputs: Named) -> Named:
+        results = session.run(names, {name: each.numpy() for name, each in inputs.items()})
+        return {name: torch.from_numpy(each) for name, each in zip(names, results, strict=True)}
+
+    return run
 
 
 def open_session(path: Path, providers: Sequence[str] = CPU, threads: int | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""TensorRT: an engine from an exported directory, or the command that builds one on another machine.
+"""TensorRT: engines from an exported directory, one a graph, or the commands that build them on another machine.
 
 An engine has one optimisation profile: the ranges of deploy.json, and the golden scan for its typical shapes. Engines
 cannot take an empty dimension, so the least extent is 1; an empty scan needs no engine, it has no boxes.
@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from .manifest import GRAPH, Manifest, TensorSpec
+from .manifest import GraphSpec, Manifest, TensorSpec
 
-ENGINE, SCRIPT = "model.plan", "build_engine.sh"
+ENDING, SCRIPT = ".plan", "build_engine.sh"
 
 
 def installed() -> bool:
@@ -34,14 +34,13 @@ def _range(manifest: Manifest, name: str) -> tuple[int, int, int]:
     return max(each.low, 1), max(each.typical, 1), each.high
 
 
-def trtexec_command(manifest: Manifest) -> str:
-    """Return the command that builds the engine where ``trtexec`` is, run inside the exported directory."""
-    options = [f"--onnx={GRAPH}", f"--saveEngine={ENGINE}"]
-    shapes = [profile_shapes(manifest, spec) for spec in manifest.inputs]
+def trtexec_command(manifest: Manifest, graph: GraphSpec) -> str:
+    """Return the command that builds a graph's engine where ``trtexec`` is, run inside the exported directory."""
+    options = [f"--onnx={graph.file}", f"--saveEngine={graph.stem}{ENDING}"]
+    shapes = [profile_shapes(manifest, spec) for spec in graph.inputs]
     for position, option in enumerate(("minShapes", "optShapes", "maxShapes")):
         parts = [
-            f"{spec.name}:{'x'.join(map(str, each[position]))}"
-            for spec, each in zip(manifest.inputs, shapes, strict=True)
+            f"{spec.name}:{'x'.join(map(str, each[position]))}" for spec, each in zip(graph.inputs, shapes, strict=True)
         ]
         options.append(f"--{option}={','.join(parts)}")
     if manifest.precision != "fp32":
@@ -50,41 +49,46 @@ def trtexec_command(manifest: Manifest) -> str:
 
 
 def write_script(directory: str | Path) -> Path:
-    """Write the ``trtexec`` command into an exported directory and return its path."""
+    """Write the ``trtexec`` commands into an exported directory and return the script's path."""
     path = Path(directory) / SCRIPT
-    command = trtexec_command(Manifest.read(directory))
-    path.write_text(f'#!/bin/sh\nset -e\ncd "$(dirname "$0")"\n{command}\n', encoding="utf-8")
+    manifest = Manifest.read(directory)
+    commands = "\n".join(trtexec_command(manifest, graph) for graph in manifest.graphs)
+    path.write_text(f'#!/bin/sh\nset -e\ncd "$(dirname "$0")"\n{commands}\n', encoding="utf-8")
     path.chmod(0o755)
     return path
 
 
-def build_engine(directory: str | Path) -> Path:
-    """Build the engine of an exported directory with TensorRT's Python package, and return its path.
+def build_engines(directory: str | Path) -> list[Path]:
+    """Build the engines of an exported directory with TensorRT's Python package, and return their paths.
 
     Raises:
-        RuntimeError: if TensorRT cannot parse the graph or build the engine; its own messages are in the error.
+        RuntimeError: if TensorRT cannot parse a graph or build its engine; its own messages are in the error.
     """
-    import tensorrt as trt
-
     directory = Path(directory)
     manifest = Manifest.read(directory)
+    return [_build_engine(directory, manifest, graph) for graph in manifest.graphs]
+
+
+def _build_engine(directory: Path, manifest: Manifest, graph: GraphSpec) -> Path:
+    import tensorrt as trt
+
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     typed = manifest.precision != "fp32"
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if typed else 0)
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(directory / GRAPH)):
+    if not parser.parse_from_file(str(directory / graph.file)):
         errors = [str(parser.get_error(number)) for number in range(parser.num_errors)]
-        raise RuntimeError("TensorRT cannot parse the graph:\n  " + "\n  ".join(errors))
+        raise RuntimeError(f"TensorRT cannot parse {graph.file}:\n  " + "\n  ".join(errors))
     profile = builder.create_optimization_profile()
-    for spec in manifest.inputs:
+    for spec in graph.inputs:
         profile.set_shape(spec.name, *profile_shapes(manifest, spec))
     config = builder.create_builder_config()
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise RuntimeError("TensorRT could not build the engine; its log says why")
-    path = directory / ENGINE
+        raise RuntimeError(f"TensorRT could not build an engine of {graph.file}; its log says why")
+    path = directory / f"{graph.stem}{ENDING}"
     partial = path.with_suffix(".partial")
     partial.write_bytes(bytes(engine))
     partial.rename(path)

@@ -10,10 +10,11 @@ import onnx
 import pytest
 import torch
 
-from sparse3d.deploy.graph import DetectorGraph, point_inputs
+from sparse3d.deploy.graph import plan
 from sparse3d.deploy.inputs import PointInputs
 from sparse3d.deploy.manifest import Manifest
-from sparse3d.deploy.onnx import check_weights, export_detector, run_pytorch
+from sparse3d.deploy.onnx import detect, export_detector, run_pytorch
+from sparse3d.deploy.tracing import check_weights
 from sparse3d.models import Detector3D, Features
 from tests.models.build import CLASS_NAMES, detector_config, random_sample, transfusion_config
 
@@ -37,7 +38,8 @@ def test_the_manifest_says_what_a_consumer_needs(exported: Path) -> None:
     assert manifest.grid["voxel_size"] == [0.4, 0.4, 0.75]
     assert manifest.decoding["decoder"]["top_k"] == 60
     assert set(manifest.versions) == {"python", "sparse3d", "torch", "onnx", "onnxscript", "onnxruntime"}
-    named = {extent for spec in manifest.inputs for extent in spec.shape if isinstance(extent, str)}
+    (graph,) = manifest.graphs
+    named = {extent for spec in graph.inputs for extent in spec.shape if isinstance(extent, str)}
     assert named == set(manifest.dimensions)
     assert all(0 <= each.low < each.typical <= each.high for each in manifest.dimensions.values())
     assert manifest.dimensions["voxels_0"].high == MAX_VOXELS
@@ -45,21 +47,22 @@ def test_the_manifest_says_what_a_consumer_needs(exported: Path) -> None:
 
 def test_the_graph_names_its_dimensions(exported: Path) -> None:
     graph = onnx.load(str(exported / "model.onnx")).graph
+    (spec,) = Manifest.read(exported).graphs
     shapes = {
         each.name: tuple(dim.dim_param or dim.dim_value for dim in each.type.tensor_type.shape.dim)
         for each in graph.input
     }
-    assert shapes == {spec.name: spec.shape for spec in Manifest.read(exported).inputs}
-    assert [each.name for each in graph.output] == [spec.name for spec in Manifest.read(exported).outputs]
+    assert shapes == {each.name: each.shape for each in spec.inputs}
+    assert [each.name for each in graph.output] == [each.name for each in spec.outputs]
 
 
 @pytest.mark.parametrize("num_points", [5000, 40, 1])
 def test_extents_stay_within_the_stated_limits(num_points: int) -> None:
     """The worst case of sets and chunks is stated, not guessed: no scan that fits the limits exceeds a dimension."""
-    prepare = point_inputs(build(detector_config()), 3000, 6000)
+    prepare = plan(build(detector_config()), max_voxels=3000, max_points=6000).prepare
     points = random_sample(num_points).points
     points[: num_points // 2] = points[0]
-    inputs, limits = prepare(points), prepare.limits()
+    inputs, limits = prepare(points).named, prepare.limits()
     for name, shape in prepare.shapes().items():
         assert len(shape) == inputs[name].ndim
         for extent, found in zip(shape, inputs[name].shape, strict=True):
@@ -67,19 +70,17 @@ def test_extents_stay_within_the_stated_limits(num_points: int) -> None:
 
 
 def test_preparation_survives_json() -> None:
-    prepare = point_inputs(build(detector_config()), 100, 200)
+    prepare = plan(build(detector_config()), max_voxels=100, max_points=200).prepare
     values = json.loads(json.dumps(prepare.to_json()))
     assert PointInputs.from_json(values, prepare.grid) == prepare
 
 
 @pytest.mark.parametrize("config", [detector_config, transfusion_config])
 def test_the_graphs_module_equals_the_detector(config) -> None:
-    detector = build(config())
-    sample = random_sample()
-    prepare = point_inputs(detector, 3000)
-    outputs = run_pytorch(detector, prepare(sample.points))
-    found = DetectorGraph(detector).outputs.decode(outputs, prepare.grid)
-    expected = detector.test_step([sample])[0].pred
+    detector, points = build(config()), random_sample().points
+    whole = plan(detector, max_voxels=3000)
+    ((_, outputs),) = run_pytorch(whole, points)
+    found, expected = whole.outputs.decode(outputs, whole.prepare.grid), detect(detector, points)
     torch.testing.assert_close(found.boxes.tensor, expected.boxes.tensor, rtol=1e-5, atol=1e-5)
     assert torch.equal(found.labels, expected.labels)
 
@@ -89,14 +90,12 @@ def test_half_precision_stays_close(detector: Detector3D, head: str) -> None:
     """Float16 behind the voxel encoder, but for a head that computes with positions; outputs are float32."""
     if head == "transfusion":
         detector = build(transfusion_config())
-    inputs = point_inputs(detector, MAX_VOXELS, MAX_POINTS)(random_sample(1500).points)
-    expected = run_pytorch(detector, inputs)
-    graph = DetectorGraph(deepcopy(detector), "fp16").eval()
-    assert next(graph.bev_backbone.parameters()).dtype == torch.float16
-    assert next(graph.head.parameters()).dtype == (torch.float16 if head == "center" else torch.float32)
-    with torch.no_grad():
-        found = graph(inputs)
-    expected, found = graph.outputs.align(expected, found, 3e-2)
+    full, half = (plan(detector, precision, MAX_VOXELS, MAX_POINTS) for precision in ("fp32", "fp16"))
+    end = half.graphs[0].map_graph
+    assert next(end.bev_backbone.parameters()).dtype == torch.float16
+    assert next(end.head.parameters()).dtype == (torch.float16 if head == "center" else torch.float32)
+    ((_, expected),), ((_, found),) = (run_pytorch(each, random_sample(1500).points) for each in (full, half))
+    expected, found = half.outputs.align(expected, found, 3e-2)
     for name, each in expected.items():
         if not each.is_floating_point():
             assert torch.equal(found[name], each)
@@ -107,10 +106,9 @@ def test_half_precision_stays_close(detector: Detector3D, head: str) -> None:
 
 
 def test_queries_are_compared_whatever_their_order() -> None:
-    detector = build(transfusion_config())
-    prepare = point_inputs(detector, 3000)
-    outputs = run_pytorch(detector, prepare(random_sample().points))
-    align = DetectorGraph(detector).outputs.align
+    whole = plan(build(transfusion_config()), max_voxels=3000)
+    ((_, outputs),) = run_pytorch(whole, random_sample().points)
+    align = whole.outputs.align
     order = torch.randperm(outputs["heat"].shape[1])
     shuffled = {name: each[:, order] for name, each in outputs.items()}
     one, other = align(outputs, shuffled, 1e-4)
@@ -161,12 +159,11 @@ def test_a_graph_that_computes_something_else(detector: Detector3D, tmp_path: Pa
     """The comparison with ONNX Runtime is what decides; a wrong graph never gets its final name."""
     from sparse3d.deploy import onnx as module
 
-    expected = run_pytorch(detector, point_inputs(detector, MAX_VOXELS, MAX_POINTS)(random_sample().points))
-    wrong = {**expected, "task0_center": expected["task0_center"] + 0.01}
-    monkeypatch.setattr(module, "run_pytorch", lambda *_: wrong)
-    monkeypatch.setattr(module, "write_graph", lambda graph, prepare, path: path.write_bytes(b"graph"))
-    monkeypatch.setattr(module.Runtime, "run", lambda *_: expected)
-    monkeypatch.setattr("sparse3d.deploy.runtime.open_session", lambda *_: None)
+    ((inputs, outputs),) = run_pytorch(plan(detector, "fp32", MAX_VOXELS, MAX_POINTS), random_sample().points)
+    wrong = {**outputs, "task0_center": outputs["task0_center"] + 0.01}
+    monkeypatch.setattr(module, "run_pytorch", lambda *_: [(inputs, wrong)])
+    monkeypatch.setattr(module, "write_graphs", lambda *paths: (paths[-1] / "model.onnx").write_bytes(b"graph"))
+    monkeypatch.setattr("sparse3d.deploy.runtime.open_graph", lambda *_: lambda inputs: outputs)
     with pytest.raises(ValueError, match=r"ONNX Runtime differs from PyTorch.*\n  task0_center differs by 1.0"):
         export_detector(detector, CLASS_NAMES, random_sample().points, tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model.partial"]
@@ -187,4 +184,4 @@ def test_parts_without_a_way_into_a_graph(detector: Detector3D, tmp_path: Path) 
 
 
 def test_default_limits_follow_the_grid(detector: Detector3D) -> None:
-    assert point_inputs(detector).max_voxels == GRID.shape[0] * GRID.shape[1] * GRID.shape[2]
+    assert plan(detector).prepare.max_voxels == GRID.shape[0] * GRID.shape[1] * GRID.shape[2]

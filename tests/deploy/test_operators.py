@@ -88,12 +88,13 @@ def test_the_command_covers_every_input(exported: Path, copied: Path) -> None:
     script = write_script(copied)
     assert script.stat().st_mode & stat.S_IXUSR
     text, manifest = script.read_text(), Manifest.read(exported)
+    (graph,) = manifest.graphs
     for option in ("minShapes", "optShapes", "maxShapes"):
         (line,) = (line for line in text.splitlines() if f"--{option}=" in line)
         parts = dict(part.split(":") for part in line.split("=", 1)[1].removesuffix(" \\").split(","))
-        assert set(parts) == {spec.name for spec in manifest.inputs}
+        assert set(parts) == {spec.name for spec in graph.inputs}
         assert all(int(number) > 0 for shape in parts.values() for number in shape.split("x"))
-    for spec in manifest.inputs:
+    for spec in graph.inputs:
         low, typical, high = profile_shapes(manifest, spec)
         assert all(a <= b <= c for a, b, c in zip(low, typical, high, strict=True))
     assert "stronglyTyped" not in text

@@ -59,6 +59,17 @@ def stack_layers(x: SparseTensor) -> Tensor:
     """
     layers, height, width = x.spatial_shape
     cells = bev_cells(x.indices, (height, width)) * layers + x.indices[:, 1]
-    flat = x.features.new_zeros(x.batch_size * height * width * layers, x.num_channels)
-    filled = flat.index_copy(0, cells, x.features).view(x.batch_size, height, width, layers, x.num_channels)
+    return stack_rows(x.features, cells, x.batch_size, (layers, height, width))
+
+
+def stack_rows(
+    features: Tensor,  # [V, C]
+    cells: Tensor,  # [V]
+    batch_size: int,
+    shape: Sequence[int],
+) -> Tensor:  # [B, C * Z, Y, X]
+    """Do what ``stack_layers`` does for rows whose ``bev_cells * Z + z`` is known, in ``shape`` ``(Z, Y, X)``."""
+    layers, height, width = shape
+    flat = features.new_zeros(batch_size * height * width * layers, features.shape[1])
+    filled = flat.index_copy(0, cells, features).view(batch_size, height, width, layers, -1)
     return filled.transpose(3, 4).flatten(3).permute(0, 3, 1, 2)

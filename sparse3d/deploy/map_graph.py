@@ -1,0 +1,36 @@
+"""The dense end of a graph: bird's-eye map in, named outputs of the head out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sparse3d.models import Detector3D, Features
+
+from .named import Named
+from .outputs import OUTPUTS
+
+
+class MapGraph(nn.Module):
+    """Map backbone and head of a detector, which it takes over and casts.
+
+    Args:
+        detector: in eval mode.
+        dtype: of everything but a head that computes with positions (TransFusion's), which stays in float32.
+    """
+
+    def __init__(self, detector: Detector3D, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.outputs = OUTPUTS[type(detector.head).__name__].of(detector.head)
+        self.bev_backbone = detector.point_branch.bev_backbone.to(dtype)
+        self.head_dtype = torch.float32 if self.outputs.computes_positions else dtype
+        self.head = detector.head.to(self.head_dtype)
+
+    def forward(self, bev: Tensor) -> Named:
+        """Return what the head makes of a map ``[1, C, Y, X]``, by name."""
+        output = self.head(Features(bev=self.bev_backbone(bev).to(self.head_dtype)))
+        return {name: _as_output(each) for name, each in self.outputs.name(output).items()}
+
+
+def _as_output(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

@@ -1,0 +1,235 @@
+"""Sparse encoders as graphs of gathers and products: the encoder's own modules, with their convolutions exchanged.
+
+An encoder is cut where a focal convolution lets voxels grow (`table_inputs.py`). What is left between two cuts is run
+once on a single voxel, and each convolution is told by the sites that it meets which table it will read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparse3d.models.bev.scatter import stack_rows
+from sparse3d.models.points.focal_conv import FocalConv
+from sparse3d.models.points.sparse_encoder import SparseEncoder
+from sparse3d_ops.sparse import (
+    FocalGrowth,
+    Geometry,
+    Sites,
+    SparseConv3d,
+    SparseModule,
+    SparseSequential,
+    SparseTensor,
+    SubMConv3d,
+)
+from sparse3d_ops.sparse.modules import Convolution
+
+from .folding import fold_sparse
+from .map_graph import MapGraph
+from .named import Named
+from .table_inputs import Segment, Table
+
+KNOWN = (SubMConv3d, SparseConv3d)
+
+
+# -- the encoder in pieces ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Piece:
+    """The layers of an encoder between two growths.
+
+    Args:
+        layers: what makes features of features.
+        scores: what makes a growth's scores of them, before the sigmoid; None for the last piece.
+        growth: how voxels grow behind it; None for the last piece.
+    """
+
+    layers: SparseSequential
+    scores: SparseSequential | None = None
+    growth: FocalGrowth | None = None
+
+    @property
+    def parts(self) -> list[SparseSequential]:
+        """``layers``, and ``scores`` where there are any."""
+        return [self.layers] if self.scores is None else [self.layers, self.scores]
+
+
+def cut(encoder: SparseEncoder) -> list[Piece]:
+    """Return the pieces of an encoder, whose modules they share.
+
+    Raises:
+        ValueError: if a focal convolution reads images, or the encoder has parameters that no piece holds.
+    """
+    focals: Mapping[str, FocalConv] = getattr(encoder, "focals", {})
+    pieces, layers = [], [encoder.stem]
+    for number, stage in enumerate(encoder.stages, start=1):
+        layers.append(stage)
+        if str(number) in focals:
+            focal = focals[str(number)]
+            if focal.image_fusion is not None:
+                raise ValueError("export: focal convolutions that read images have no way into a graph yet")
+            described = [] if focal.enlarge is None else [focal.enlarge]
+            scores = SparseSequential(*described, focal.predictor)
+            pieces.append(Piece(SparseSequential(*layers), scores, focal.growth))
+            layers = [SparseSequential(focal.conv, focal.norm, nn.ReLU())]
+    pieces.append(Piece(SparseSequential(*layers, encoder.squeeze)))
+    held = {each for piece in pieces for part in piece.parts for each in part.parameters()}
+    lost = [name for name, each in encoder.named_parameters() if each not in held]
+    if lost:
+        raise ValueError("export: these weights of the encoder do not reach a graph:\n  " + "\n  ".join(lost))
+    return pieces
+
+
+# -- which convolution reads which table -------------------------------------------------------------------------------
+
+
+class Surveyor:
+    """Follows a single voxel through the pieces of an encoder and writes down the tables.
+
+    Args:
+        spatial_shape: extents ``(z, y, x)`` of level 0.
+    """
+
+    def __init__(self, spatial_shape: tuple[int, int, int]) -> None:
+        self.levels = [Sites(torch.zeros(1, 4, dtype=torch.int32), spatial_shape, 1)]
+        self.tables: list[Table] = []
+        self.table_of: dict[Convolution, Table] = {}
+
+    def survey(self, piece: Piece) -> Segment:
+        """Return what a piece reads, and make the level that the next one begins at.
+
+        Raises:
+            ValueError: if a convolution is of another kind than submanifold or strided.
+        """
+        first, before = len(self.levels) - 1, len(self.tables)
+        channels = next(each.in_channels for each in piece.layers.modules() if isinstance(each, Convolution))
+        x = SparseTensor.on(self.levels[first], torch.zeros(len(self.levels[first]), channels))
+        handles = [
+            module.register_forward_hook(self._note)
+            for part in piece.parts
+            for module in part.modules()
+            if isinstance(module, Convolution)
+        ]
+        x = piece.layers(x)
+        if piece.scores is not None:
+            piece.scores(x)
+        for handle in handles:
+            handle.remove()
+        last = self._level(x.sites)
+        if piece.growth is not None:
+            self.levels.append(Sites.from_keys(x.sites.keys, x.spatial_shape, 1))
+        return Segment(channels, first, last, tuple(self.tables[before:]), piece.growth)
+
+    def _note(self, module: Convolution, inputs: tuple[SparseTensor], output: SparseTensor) -> None:
+        if not isinstance(module, KNOWN) or module.geometry.is_pointwise:
+            raise ValueError(f"export: {module} has no way into a graph yet")
+        source, target = self._level(inputs[0].sites), self._level(output.sites)
+        wanted = (source, target, module.geometry)
+        found = [each for each in self.tables if (each.source, each.target, each.geometry) == wanted]
+        self.table_of[module] = found[0] if found else self._add(*wanted)
+
+    def _add(self, source: int, target: int, geometry: Geometry) -> Table:
+        kind = "submanifold" if source == target else "strided"
+        others = sum(each.name.startswith(f"{kind}_{target}") for each in self.tables)
+        name = f"{kind}_{target}" + (f"_{others}" if others else "")
+        self.tables.append(Table(name, source, target, geometry))
+        return self.tables[-1]
+
+    def _level(self, sites: Sites) -> int:
+        for number, known in enumerate(self.levels):
+            if known is sites:
+                return number
+        self.levels.append(sites)
+        return len(self.levels) - 1
+
+
+# -- the graph ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GraphTensor:
+    """A sparse tensor in a graph: features ``[N, C]``, and the graph's inputs in place of sites."""
+
+    features: Tensor
+    named: Named
+
+    def replace_features(self, features: Tensor) -> GraphTensor:
+        """Return other features on the same voxels."""
+        return GraphTensor(features, self.named)
+
+
+class TableConvolution(SparseModule):
+    """A sparse convolution as one gather and one product.
+
+    Args:
+        convolution: with its norm folded into it.
+        table: what it reads.
+    """
+
+    def __init__(self, convolution: Convolution, table: Table) -> None:
+        super().__init__()
+        self.table = table.name
+        self.weight = nn.Parameter(convolution.weight.detach().flatten(1))  # [out, K * in]
+        self.bias = None if convolution.bias is None else nn.Parameter(convolution.bias.detach())
+
+    def forward(self, x: GraphTensor) -> GraphTensor:
+        """Convolve."""
+        rows = torch.cat([x.features.new_zeros(1, x.features.shape[1]), x.features])
+        gathered = F.embedding(x.named[self.table], rows)  # [M, K, in]
+        return x.replace_features(F.linear(gathered.flatten(1), self.weight, self.bias))
+
+
+class SparseGraph(nn.Module):
+    """One graph of a sparse encoder; the last one goes on to the map and the head.
+
+    Args:
+        piece: its layers; the graph takes over and casts them.
+        table_of: what each convolution reads.
+        dtype: of features, but for the very first layer, which is told metres.
+        is_first: whether this is the first piece.
+        map_graph: what follows on the last piece.
+        map_shape: ``(layers, y, x)`` of the sparse tensor at the end of the last piece.
+    """
+
+    def __init__(
+        self,
+        piece: Piece,
+        table_of: Mapping[Convolution, Table],
+        dtype: torch.dtype,
+        is_first: bool,
+        map_graph: MapGraph | None = None,
+        map_shape: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        for part in piece.parts:
+            exchange(part, table_of)
+        self.first, *others = piece.layers
+        self.layers = SparseSequential(*others).to(dtype)
+        self.first_dtype, self.dtype = torch.float32 if is_first else dtype, dtype
+        self.first.to(self.first_dtype)
+        self.scores = None if piece.scores is None else piece.scores.to(dtype)
+        self.map_graph, self.map_shape = map_graph, map_shape
+
+    def forward(self, named: Named) -> Named:
+        """Return ``features`` and ``scores`` for a growth, or what the head makes of them."""
+        x = self.first(GraphTensor(named["voxel_features"].to(self.first_dtype), named))
+        x = self.layers(x.replace_features(x.features.to(self.dtype)))
+        if self.scores is not None:
+            scores = self.scores(x).features.float().sigmoid()
+            return {"features": x.features.float(), "scores": scores}
+        return self.map_graph(stack_rows(x.features, named["bev_cells"].long(), 1, self.map_shape))
+
+
+def exchange(layers: nn.Module, table_of: Mapping[Any, Table]) -> None:
+    """Fold norms, and put a ``TableConvolution`` in the place of each sparse convolution."""
+    fold_sparse(layers)
+    for parent in list(layers.modules()):
+        for name, child in list(parent.named_children()):
+            if child in table_of:
+                setattr(parent, name, TableConvolution(child, table_of[child]))
