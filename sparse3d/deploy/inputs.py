@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from sparse3d.structures import Grid
-from sparse3d_ops import Segments, SegmentTree, describe_points, voxelize
-from sparse3d_ops.means import mean_points
+from sparse3d_ops import Segments, SegmentTree, describe_points, mean_points, voxelize
 from sparse3d_ops.segment_tree import DEPTH, FAN
 
 from .named import Feed, Graph, Named, Shape

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparse3d.registry import MODELS
 from sparse3d.structures import Voxels
-from sparse3d_ops import Segments, segment_mean
+from sparse3d_ops import mean_points
 
 
 @MODELS.register_module()
@@ -43,8 +43,4 @@ class MeanVoxelEncoder(BaseModule):
         points, index = voxels.points, voxels.point_to_voxel
         if points.ndim != 2 or points.shape[1] != self.num_features:
             raise ValueError(f"voxels.points: expected [P, {self.num_features}], got {list(points.shape)}")
-        segments = Segments.from_index(index, len(voxels.coords))
-        if self.max_points is not None and bool((segments.counts > self.max_points).any()):
-            counted = segments.rank() < self.max_points
-            points, segments = points[counted], Segments.from_index(index[counted], len(voxels.coords))
-        return segment_mean(points, segments)
+        return mean_points(points, index, len(voxels.coords), self.max_points)
