@@ -4,12 +4,14 @@ outputs      |ours - theirs| <= atol + rtol * |theirs|
 gradients    |ours - theirs| <= grad_rtol * |theirs| + grad_atol_rel_to_max * max |theirs|; where these are not given,
              rtol * |theirs| + atol * max(|theirs|, 1)
 integers     equal
+
+A rule may be one for both, or have a part `forward` and a part `grad`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse3d.checkpoints import convert_names, load_converted
-from sparse3d.checkpoints.convert import Rules, drop_kernel
+from sparse3d.checkpoints.convert import Rules, State, drop_kernel
 
 from .cases import Case
 
@@ -34,17 +36,17 @@ def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
 
 
-def load_state(case: Case, module: nn.Module, rules: Rules) -> None:
+def load_state(case: Case, module: nn.Module, rules: Rules, adapt: Callable[[State], State] = dict) -> None:
     """Load `state/...` in full, renamed by the rules."""
-    load_converted(module, convert_names(tensors(section(case, "state")), rules))
+    load_converted(module, adapt(convert_names(tensors(section(case, "state")), rules)))
 
 
 class Comparison:
     """Compares a case array by array and, at the end, fails if one was left out."""
 
-    def __init__(self, case: Case, rules: Rules = ()) -> None:
+    def __init__(self, case: Case, rules: Rules = (), adapt: Callable[[State], State] = dict) -> None:
         self.case = case
-        self.rules = rules
+        self.rules, self.adapt = rules, adapt  # official names and values -> ours
         gradients = section(case, "grad").values()
         self.noise = NOISE * max((float(np.abs(each).max(initial=0)) for each in gradients), default=0.0)
         self.left = {name for name in case.arrays if name.startswith(("out/", "grad/"))}
@@ -75,16 +77,17 @@ class Comparison:
         ours = gradients(module, **inputs)
         for name in section(self.case, f"grad/{of}" if of else "grad"):
             if "/" not in name:  # of another loss
-                self._gradient("/".join(filter(None, ("grad", of, name))), ours[our_name(name, self.rules)])
+                place = our_name(name, self.rules)
+                self._gradient("/".join(filter(None, ("grad", of, name))), ours[place], place)
         for name in section(self.case, "out/gradnorm"):
             self._gradient(f"out/gradnorm/{name}", ours[our_name(name, self.rules)].norm())
 
     def finish(self) -> None:
         assert not self.left, f"{self.case.name}: nothing was compared with {sorted(self.left)}"
 
-    def _gradient(self, name: str, ours: Tensor) -> None:
-        theirs = self.take(name)
-        theirs = drop_kernel(torch.from_numpy(theirs), ours.ndim).numpy()
+    def _gradient(self, name: str, ours: Tensor, place: str = "") -> None:
+        theirs = self.adapt({place: torch.from_numpy(self.take(name))})[place]
+        theirs = drop_kernel(theirs, ours.ndim).numpy()
         rule = self._rule("grad")
         size = np.abs(theirs)
         if "grad_rtol" in rule:
