@@ -25,6 +25,7 @@ RESNET: Rules = [
         for stage in (1, 2, 3, 4)
         for rule in (
             (rf"layer{stage}\.(\d+)\.downsample\.{REST}", rf"stages.{stage - 1}.\1.shortcut.\2"),
+            (rf"layer{stage}\.(\d+)\.conv2\.conv_offset\.{REST}", rf"stages.{stage - 1}.\1.conv2.offsets.\2"),
             (rf"layer{stage}\.{REST}", rf"stages.{stage - 1}.\1"),
         )
     ),

@@ -13,7 +13,7 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from ..engine.files import read_checkpoint
-from . import centerpoint, dsvt, focals_conv, matrixvt, sparsebev
+from . import centerpoint, dsvt, focals_conv, matrixvt, mv2d, sparsebev
 from .convert import find_state, load_converted
 from .spconv import to_own_layout
 
@@ -22,6 +22,7 @@ SYSTEMS: Mapping[str, ModuleType] = {
     "dsvt": dsvt,
     "focals_conv": focals_conv,
     "matrixvt": matrixvt,
+    "mv2d": mv2d,
     "sparsebev": sparsebev,
 }
 

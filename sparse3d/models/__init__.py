@@ -10,13 +10,17 @@ from .detector import Detector3D
 from .features import Features
 from .heads.center_head import CenterHead
 from .heads.keypoint_head import KeypointHead
+from .heads.mv2d_head import MV2DHead
 from .heads.sparsebev_head import SparseBEVHead
 from .heads.transfusion_head import TransFusionHead
 from .images.bev_branch import ImageBEVBranch
 from .images.branch import ImageBranch
+from .images.detector_branch import DetectorBranch
 from .images.eva02 import EVA02
+from .images.faster_rcnn import FasterRCNN
 from .images.fpn import FPN, SimpleFPN
 from .images.resnet import ResNet
+from .images.sparse_rcnn import SparseRCNN
 from .images.swin import SwinTransformer
 from .images.vovnet import VoVNet
 from .points.branch import PointBranch
@@ -43,7 +47,9 @@ __all__ = [
     "CenterTargetAssigner",
     "CenterTargets",
     "Detector3D",
+    "DetectorBranch",
     "DynamicVoxelEncoder",
+    "FasterRCNN",
     "Features",
     "FocalConv",
     "FocalEncoder",
@@ -51,6 +57,7 @@ __all__ = [
     "ImageBEVBranch",
     "ImageBranch",
     "KeypointHead",
+    "MV2DHead",
     "MatrixVT",
     "MeanVoxelEncoder",
     "PointBranch",
@@ -64,6 +71,7 @@ __all__ = [
     "SparseConvBranch",
     "SparseEncoder",
     "SparseMapBranch",
+    "SparseRCNN",
     "SwinTransformer",
     "TransFusionHead",
     "TransFusionTargetAssigner",

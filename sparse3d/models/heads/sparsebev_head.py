@@ -29,7 +29,7 @@ from sparse3d.decoding.sparsebev import (
     queries_to_loss_codes,
 )
 from sparse3d.registry import MODELS
-from sparse3d.structures import Boxes3D, Grid, Sample
+from sparse3d.structures import Grid, Sample
 
 from ..features import Features
 from ..layers.frame_views import FrameViews
@@ -188,11 +188,7 @@ class SparseBEVHead(BaseModule):
     def _truth(self, samples: Sequence[Sample]) -> GroundTruth:
         truth = GroundTruth.gather(samples, self.num_classes)
         truth = truth[(truth.boxes.sizes > 0).all(dim=1)]
-        if not self.take_for_still:
-            return truth
-        boxes = truth.boxes.tensor.clone()
-        boxes[:, 7:] = boxes[:, 7:].where(boxes[:, 7:].isfinite(), 0)
-        return GroundTruth(Boxes3D(boxes), truth.labels, truth.batch_index, truth.batch_size)
+        return truth.taken_for_still() if self.take_for_still else truth
 
     @full_precision
     def loss_from_output(

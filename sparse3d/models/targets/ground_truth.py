@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,12 @@ class GroundTruth:
     def __getitem__(self, rows: Tensor) -> GroundTruth:
         """Select objects by a mask or an index."""
         return GroundTruth(self.boxes[rows], self.labels[rows], self.batch_index[rows], self.batch_size)
+
+    def taken_for_still(self) -> GroundTruth:
+        """Return the objects with a velocity of 0 where theirs is not known."""
+        boxes = self.boxes.tensor.clone()
+        boxes[:, 7:] = boxes[:, 7:].where(boxes[:, 7:].isfinite(), 0)
+        return replace(self, boxes=Boxes3D(boxes))
 
     @classmethod
     def gather(cls, samples: Sequence[Sample], num_classes: int | None = None) -> GroundTruth:
