@@ -1,6 +1,7 @@
 """Prepare a data set: write its index, cut out its objects for ground-truth paste, or write the synthetic data set.
 
 python tools/create_data.py nuscenes --root data/nuscenes --version v1.0-trainval
+python tools/create_data.py waymo --root data/waymo --points float16
 python tools/create_data.py objects --root data/nuscenes --index sparse3d_train.arrow
 python tools/create_data.py synthetic --root data/synthetic --scenes 40 --val-scenes 10 --frames 6
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from sparse3d.datasets.create import create_nuscenes_index
 from sparse3d.datasets.create_objects import create_object_database
+from sparse3d.datasets.create_waymo import IMAGE_FORMS, POINT_FORMS, create_waymo_index
 from sparse3d.datasets.synthetic import write_synthetic
 
 
@@ -20,6 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Prepare a data set.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_nuscenes(commands.add_parser("nuscenes", help="index nuScenes from its raw v1.0 tables"))
+    _add_waymo(commands.add_parser("waymo", help="index the Waymo Open Dataset, v1 (TFRecord) or v2 (Parquet)"))
     _add_objects(commands.add_parser("objects", help="write the object database that ground-truth paste draws from"))
     _add_synthetic(commands.add_parser("synthetic", help="write the procedural driving world in nuScenes' format"))
     return parser.parse_args()
@@ -33,11 +36,45 @@ def _add_nuscenes(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda arguments: create_nuscenes_index(arguments.root, arguments.version))
 
 
+def _add_waymo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds training/, validation/, testing/")
+    parser.add_argument("--splits", nargs="+", help="of train, val, test (default: those that are there)")
+    parser.add_argument(
+        "--points",
+        choices=POINT_FORMS,
+        default="original",
+        help="decode points whenever they are loaded, or write them to packed files now (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--images", choices=IMAGE_FORMS, default="original", help="likewise for images (default: %(default)s)"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="leave out segments that cannot be read, and list them")
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.set_defaults(run=_waymo)
+
+
+def _waymo(arguments: argparse.Namespace) -> None:
+    written = create_waymo_index(
+        arguments.root,
+        splits=arguments.splits,
+        points=arguments.points,
+        images=arguments.images,
+        workers=arguments.workers,
+        skip_bad=arguments.skip_bad,
+    )
+    for path in written.paths:
+        print(f"index: {path}")
+    if written.skipped:
+        print(f"skipped {len(written.skipped)} segments:", *written.skipped, sep="\n  ")
+
+
 def _add_objects(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder that holds the index, samples/ and sweeps/")
     parser.add_argument("--index", type=Path, required=True, help="index of the training split, relative to the root")
     parser.add_argument(
-        "--sweeps", type=int, default=9, help="scans before the key frame, as LoadPoints takes (default: %(default)s)"
+        "--sweeps",
+        type=int,
+        help="scans before the key frame, as the pipeline's loader takes (default: 9 of nuScenes, none of Waymo)",
     )
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     parser.set_defaults(run=_objects)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..progress import make_progress, track
-from .index import merge_indexes, read_index_metadata, write_index
+from .index import is_current_index, merge_indexes, write_index
 from .nuscenes_frames import scene_frames
 from .nuscenes_schema import VERSIONS, full_version
 from .nuscenes_splits import split_scenes
@@ -46,7 +46,7 @@ def create_nuscenes_index(
     paths = {split: out / f"sparse3d_{split}.arrow" for split in wanted}
     checksum = _checksum(root / version)
     metadata = {split: _metadata(version, split, checksum) for split in wanted}
-    done = {split for split in wanted if _is_current(paths[split], metadata[split])}
+    done = {split for split in wanted if is_current_index(paths[split], metadata[split])}
     if len(done) < len(wanted):
         tables = _load(root / version, [split for split in wanted if split not in done])
         out.mkdir(parents=True, exist_ok=True)
@@ -66,17 +66,6 @@ def _checked_splits(version: str, splits: Sequence[str] | None) -> Sequence[str]
 
 def _metadata(version: str, split: str, checksum: str) -> dict[str, str]:
     return {"dataset": "nuscenes", "version": version, "split": split, "tables_checksum": checksum}
-
-
-def _is_current(path: Path, metadata: dict[str, str]) -> bool:
-    """Whether ``path`` is an index that was made of these very tables and that this version of the code can read."""
-    if not path.is_file():
-        return False
-    try:
-        found = read_index_metadata(path)
-    except ValueError:  # damaged, or of another index version: it is written anew
-        return False
-    return all(found.get(key) == value for key, value in metadata.items())
 
 
 def _checksum(folder: Path) -> str:
@@ -108,7 +97,7 @@ def _write_split(tables: Tables, root: Path, path: Path, metadata: dict[str, str
     scenes = [scene for scene in split_scenes(metadata["split"]) if scene in tables.scenes]
     parts = [parts_folder / f"{scene}.arrow" for scene in scenes]
     for scene, part in track(list(zip(scenes, parts, strict=True)), f"indexing {metadata['split']}"):
-        if not _is_current(part, metadata):
+        if not is_current_index(part, metadata):
             write_index(part, scene_frames(tables, scene, root), metadata, root)
     merge_indexes(path, parts, metadata)
     shutil.rmtree(parts_folder)

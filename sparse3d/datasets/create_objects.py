@@ -8,22 +8,43 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 from torch.utils.data import DataLoader, Dataset
 
 from ..progress import track
 from .arrow_file import arrow_metadata, arrow_writer, merge_arrow, open_arrow
+from .frame_dataset import FrameDataset
 from .index import FrameIndex
 from .nuscenes import NuScenesDataset
 from .nuscenes_schema import DETECTION_CLASSES
 from .object_database import COLUMNS, OBJECTS, encode_objects
-from .transforms import LoadAnnotations, LoadPoints
+from .transforms import LoadAnnotations, LoadPoints, LoadWaymoPoints
+from .waymo import WaymoDataset
 
 FRAMES_PER_PART = 40
+
+
+@dataclass(frozen=True)
+class Source:
+    """How the objects of a data set are loaded."""
+
+    dataset: type[FrameDataset]
+    class_names: Sequence[str]
+    loader: type[LoadPoints]
+    sweeps: int  # scans before the key frame that published pipelines take
+
+
+SOURCES = MappingProxyType(
+    {
+        "nuscenes": Source(NuScenesDataset, DETECTION_CLASSES, LoadPoints, sweeps=9),
+        "waymo": Source(WaymoDataset, ("Vehicle", "Pedestrian", "Cyclist"), LoadWaymoPoints, sweeps=0),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -35,19 +56,21 @@ class Part:
     index: Path
     start: int
     stop: int
+    source: Source
     sweeps: int
     metadata: Mapping[str, str]
 
 
 def create_object_database(
-    root: str | os.PathLike, index: str | os.PathLike, sweeps: int = 9, workers: int | None = None
+    root: str | os.PathLike, index: str | os.PathLike, sweeps: int | None = None, workers: int | None = None
 ) -> Path:
     """Write the objects of an index with their points to `<index>_objects.arrow` beside it.
 
     Args:
         root: the data root.
         index: the Arrow index, relative to ``root``.
-        sweeps: scans before the key frame, as in the ``LoadPoints`` of the pipeline that will paste.
+        sweeps: scans before the key frame, as in the loader of the pipeline that will paste; None for as many as
+            published pipelines take: 9 of nuScenes, none of Waymo.
         workers: processes; None for one a core.
 
     Returns:
@@ -61,13 +84,15 @@ def create_object_database(
     root, index = Path(root).absolute(), Path(root).absolute() / index
     frames = FrameIndex(index, root)
     path = index.with_name(f"{index.stem}_objects.arrow")
-    metadata = {**_source(frames), "sweeps": str(sweeps), COLUMNS: "5"}
+    source = SOURCES[frames.metadata["dataset"]]
+    sweeps = source.sweeps if sweeps is None else sweeps
+    metadata = {**_identity(frames), "sweeps": str(sweeps), COLUMNS: str(source.loader(sweeps=sweeps).num_columns)}
     if _is_current(path, metadata):
         return path
     folder = path.with_suffix(".partial")
     folder.mkdir(exist_ok=True)
     parts = [
-        Part(folder / f"{start:07d}.arrow", root, index, start, start + FRAMES_PER_PART, sweeps, metadata)
+        Part(folder / f"{start:07d}.arrow", root, index, start, start + FRAMES_PER_PART, source, sweeps, metadata)
         for start in range(0, len(frames), FRAMES_PER_PART)
     ]
     left = [part for part in parts if not _is_current(part.path, metadata)]
@@ -78,7 +103,7 @@ def create_object_database(
     return path
 
 
-def _source(frames: FrameIndex) -> dict[str, str]:
+def _identity(frames: FrameIndex) -> dict[str, str]:
     """Return what tells one index from another."""
     source = {f"index.{key}": value for key, value in frames.metadata.items() if key != "sparse3d_version"}
     return {**source, "index.frames": str(len(frames))}
@@ -115,9 +140,10 @@ class _Parts(Dataset):
 
 
 def _write_part(part: Part) -> None:
-    load = [LoadPoints(sweeps=part.sweeps), LoadAnnotations(DETECTION_CLASSES)]
-    dataset = NuScenesDataset(part.data_root, part.index, DETECTION_CLASSES, load)
+    class_names = part.source.class_names
+    load = [part.source.loader(sweeps=part.sweeps), LoadAnnotations(class_names)]
+    dataset = part.source.dataset(part.data_root, part.index, class_names, load)
     rows = range(part.start, min(part.stop, len(dataset)))
-    batches = [encode_objects(dataset[row], DETECTION_CLASSES) for row in rows]
+    batches = [encode_objects(dataset[row], class_names) for row in rows]
     with arrow_writer(part.path, OBJECTS, part.metadata) as writer:
         writer.write_table(pa.Table.from_batches(batches, OBJECTS.schema).combine_chunks())

@@ -58,6 +58,17 @@ def read_index_metadata(path: str | os.PathLike) -> dict[str, str]:
     return arrow_metadata(open_arrow(Path(path), INDEX))
 
 
+def is_current_index(path: Path, metadata: Mapping[str, str]) -> bool:
+    """Return whether ``path`` is an index that says this about itself and that this version of the code can read."""
+    if not path.is_file():
+        return False
+    try:
+        found = read_index_metadata(path)
+    except ValueError:  # damaged, or of another index version: it is written anew
+        return False
+    return all(found.get(key) == value for key, value in metadata.items())
+
+
 @dataclass(frozen=True, eq=False)
 class ObjectColumns:
     """The annotated objects of many frames: what class-balanced sampling looks at."""

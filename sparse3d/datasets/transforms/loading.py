@@ -92,6 +92,11 @@ class LoadPoints:
         self.pad_empty_sweeps = pad_empty_sweeps
         self.time_lag = time_lag
 
+    @property
+    def num_columns(self) -> int:
+        """Columns of ``points``."""
+        return len(self.use) + self.time_lag
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with ``points``."""
         require_unmoved(sample, "LoadPoints")
@@ -100,7 +105,7 @@ class LoadPoints:
         if not frame.sweeps and self.pad_empty_sweeps:
             sweeps = [frame.lidar] * self.sweeps
         scans = [self._read(scan) for scan in (frame.lidar, *sweeps)]
-        points = np.empty((sum(map(len, scans)), len(self.use) + self.time_lag), dtype=np.float32)
+        points = np.empty((sum(map(len, scans)), self.num_columns), dtype=np.float32)
         filled = self._place(frame.lidar, scans[0], frame, points, remove_close=self.remove_close_key)
         for scan, raw in zip(sweeps, scans[1:], strict=True):
             filled += self._place(scan, raw, frame, points[filled:], remove_close=self.remove_close)
