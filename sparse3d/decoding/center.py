@@ -4,7 +4,8 @@
     2. box:  x = (cell x + offset) * stride * voxel size + lower,  size = exp(dim),  yaw = atan2(sin, cos)
     3. keep what exceeds the score threshold and has its centre in the centre range
     4. score = heat^(1 - r) * clamp((iou + 1) / 2, 0, 1)^r        with a predicted IoU, r by class
-    5. rotated non-maximum suppression by class (or by task group), then the best of each sample
+    5. non-maximum suppression by class (or by task group), of what overlaps or of what is near; then the best of each
+       sample
 
 Source: CenterPoint (Yin et al., CVPR 2021), section 4; IoU rectification after AFDetV2 (Hu et al., AAAI 2022).
 """
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor
 
 from sparse3d.structures import Boxes3D, Detections, Grid
-from sparse3d_ops import Segments, nms_bev
+from sparse3d_ops import Segments, nms_bev, nms_circle
 
 SCOPES = ("class", "task")
+MEASURES = ("iou", "squared_distance")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class CenterDecoder:
         score_threshold: heat that a candidate has to exceed, before rectification.
         iou_exponents: r of each class, or None to leave the scores as they are.
         nms_scope: whether boxes of one class, or of one task group, suppress each other.
-        nms_threshold: BEV IoU above which the worse box goes.
+        nms_measure: ``"iou"`` suppresses boxes that overlap, ``"squared_distance"`` those whose centres are near.
+        nms_threshold: BEV IoU above which the worse box goes; or the squared distance in m² up to which it does, which
+            published configs call a radius.
         nms_pre: best candidates that take part in a sample, for each class (task group).
         nms_post: boxes left at most in a sample, for each class (task group).
         nms_quarter_turn: suppress with every box turned by 90 degrees about its centre, as the published class-wise
@@ -73,7 +77,7 @@ class CenterDecoder:
         max_per_sample: boxes of a sample in the end.
 
     Raises:
-        ValueError: if the scope is unknown.
+        ValueError: if the scope or the measure is unknown.
     """
 
     center_range: Sequence[float]
@@ -81,6 +85,7 @@ class CenterDecoder:
     score_threshold: float = 0.1
     iou_exponents: Sequence[float] | None = None
     nms_scope: str = "class"
+    nms_measure: str = "iou"
     nms_threshold: float | Sequence[float] = 0.2
     nms_pre: int | Sequence[int] = 4096
     nms_post: int | Sequence[int] = 500
@@ -88,9 +93,10 @@ class CenterDecoder:
     max_per_sample: int = 500
 
     def __post_init__(self) -> None:
-        """Check the scope."""
-        if self.nms_scope not in SCOPES:
-            raise ValueError(f"CenterDecoder: nms_scope must be one of {SCOPES}, got {self.nms_scope!r}")
+        """Check the names."""
+        for name, known in (("nms_scope", SCOPES), ("nms_measure", MEASURES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"CenterDecoder: {name} must be one of {known}, got {getattr(self, name)!r}")
 
     def decode(
         self,
@@ -182,14 +188,15 @@ class CenterDecoder:
         boxes = candidates.boxes.clone()
         if self.nms_quarter_turn:
             boxes[:, 6] += math.pi / 2
+        suppress, columns = (nms_bev, None) if self.nms_measure == "iou" else (nms_circle, 2)
         kept = [groups.new_zeros(0)]
         for group in groups.unique().tolist():
             rows = (groups == group).nonzero()[:, 0]
             rows = rows[candidates.scores[rows].argsort(descending=True, stable=True)]
             rank = Segments.from_index(candidates.batch_index[rows], batch_size).rank()
             rows = rows[rank < _entry(self.nms_pre, group)]
-            best = nms_bev(
-                boxes[rows],
+            best = suppress(
+                boxes[rows][:, :columns],
                 candidates.scores[rows],
                 _entry(self.nms_threshold, group),
                 batch_index=candidates.batch_index[rows],

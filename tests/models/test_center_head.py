@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparse3d.decoding.center import Candidates
 from sparse3d.models import CenterHead, Features
 from sparse3d.structures import Boxes3D, InstanceData, Sample
 
@@ -197,3 +198,15 @@ def test_bad_arguments_are_named() -> None:
     sample.gt.labels[0] = 4
     with pytest.raises(ValueError, match="less than 4 classes, got 4"):
         build_head().assign([sample])
+
+
+def test_suppression_of_what_is_near() -> None:
+    """Of two boxes 1 m apart, which do not overlap, the worse one goes where centres count."""
+    head = build_head(decoder=dict(nms_scope="task", nms_measure="squared_distance", nms_threshold=[1.0, 1.0, 1.0]))
+    boxes = torch.tensor([[0.0, 0, 0, 0.2, 0.2, 1, 0], [0, 1, 0, 0.2, 0.2, 1, 0], [0, 2.5, 0, 0.2, 0.2, 1, 0]])
+    zeros = torch.zeros(3, dtype=torch.long)
+    candidates = Candidates(boxes, torch.tensor([0.5, 0.9, 0.4]), zeros, zeros, zeros)
+    [found] = head.decoder.select(candidates, 1)
+    assert found.boxes.centers[:, 1].tolist() == [1.0, 2.5]
+    with pytest.raises(ValueError, match="nms_measure must be one of"):
+        build_head(decoder=dict(nms_measure="overlap"))
