@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sparse3d  # noqa: F401  # before torch: it says how threads wait
+
+# isort: split
 import numpy as np
 import torch
 from benchmark_ops import machine

@@ -19,6 +19,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import sparse3d  # noqa: F401  # before torch: it says how threads wait
+
+# isort: split
 import numpy as np
 import torch
 from ops_suites.kernels import boxes_suite, segment_suite, voxelize_suite, windows_suite

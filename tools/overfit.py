@@ -15,6 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import sparse3d  # noqa: F401  # before torch: it says how threads wait
+
+# isort: split
 import numpy as np
 import torch
 from common import add_config, read_config, work_dir

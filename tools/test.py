@@ -9,6 +9,9 @@ import argparse
 import json
 from pathlib import Path
 
+import sparse3d  # noqa: F401  # before torch: it says how threads wait
+
+# isort: split
 from common import add_config, add_run, add_skip_bad, add_trust, plain_errors, read_config, skip_bad, work_dir
 from mmengine.dist import is_main_process
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 
+import sparse3d  # noqa: F401  # before torch: it says how threads wait
+
+# isort: split
 from common import add_config, add_run, add_skip_bad, add_trust, plain_errors, read_config, skip_bad, work_dir
 
 from sparse3d.engine import build_runner

@@ -5,6 +5,7 @@ Every operation is one public function that dispatches by the device of its tens
 CPU.
 """
 
+from . import _waiting  # noqa: F401
 from .boxes import (
     count_points_in_boxes,
     iou_3d,
