@@ -17,6 +17,9 @@ from .waymo import (
     evaluate_waymo,
 )
 from .waymo_boxes import WaymoDetections, WaymoGroundTruth
+from .waymo_keypoint_metric import WaymoKeypointMetric
+from .waymo_metric import WaymoMetric
+from .waymo_submission import FrameKey, SubmissionInfo, write_detections, write_poses
 
 __all__ = [
     "CAMERA_ONLY",
@@ -25,14 +28,18 @@ __all__ = [
     "DETECTION_BY_SPEED",
     "BoxTable",
     "Detections",
+    "FrameKey",
     "GroundTruth",
     "KeypointResult",
     "KeypointTable",
     "NuScenesMetric",
     "NuScenesResult",
     "Submission",
+    "SubmissionInfo",
     "WaymoDetections",
     "WaymoGroundTruth",
+    "WaymoKeypointMetric",
+    "WaymoMetric",
     "WaymoProtocol",
     "WaymoResult",
     "evaluate_detections",
@@ -41,5 +48,7 @@ __all__ = [
     "match_by_iou",
     "match_by_mean_error",
     "read_submission",
+    "write_detections",
+    "write_poses",
     "write_submission",
 ]

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -33,6 +34,16 @@ PENALTY = 0.25  # metres
 PCK_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 OKS_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 ENLARGEMENT = 3.0
+TABLE_COLUMNS = MappingProxyType(
+    {
+        "MPJPE": "MPJPE/{}",
+        "PCK@0.2": "PCK/{} @ 0.20",
+        "OKS AP": "OKS/{} AP",
+        "PEM": "PEM/{}",
+        "precision": "Precision/{}",
+        "recall": "Recall/{}",
+    }
+)
 
 Matcher = Callable[[KeypointTable, KeypointTable], np.ndarray]
 
@@ -54,6 +65,16 @@ class KeypointResult:
     def to_dict(self) -> dict[str, float]:
         """Return all numbers by name, for logs."""
         return {**self.matched_only, **self.full_set}
+
+    def table(self) -> str:
+        """Return the numbers as lines of text, one line a group of keypoints; MPJPE and PEM are in metres."""
+        numbers = self.to_dict()
+        header = f"{'group':<12}" + "".join(f"{name:>10}" for name in TABLE_COLUMNS)
+        lines = [
+            f"{group:<12}" + "".join(f"{numbers[entry.format(group)]:>10.4f}" for entry in TABLE_COLUMNS.values())
+            for group in GROUPS
+        ]
+        return "\n".join([header, *lines])
 
 
 def evaluate_keypoints(

@@ -12,7 +12,6 @@ Source: the detection task's page of nuScenes' development kit.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 
 from ..datasets.nuscenes_schema import ATTRIBUTES, DETECTION_CLASSES
 from .nuscenes_boxes import MAX_BOXES_PER_SAMPLE, NO_ATTRIBUTE, Detections, check_box_counts, check_detections
+from .whole_file import writing_whole
 
 MODALITY_KEYS = ("use_camera", "use_lidar", "use_radar", "use_map", "use_external")
 NO_MODALITY = MappingProxyType(dict.fromkeys(MODALITY_KEYS, False))
@@ -76,15 +76,8 @@ def check_modality(modality: Mapping[str, bool]) -> None:
 
 def write_submission(path: str | Path, submission: Submission) -> None:
     """Write a result file, all of it or nothing: it replaces ``path`` only when it is complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            _write(file, submission)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing_whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        _write(file, submission)
 
 
 def _write(file: TextIO, submission: Submission) -> None:

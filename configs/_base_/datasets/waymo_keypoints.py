@@ -1,5 +1,5 @@
-# Waymo Open Dataset, people with their 14 LiDAR keypoints. Points of people whose keypoints nobody labelled are removed,
-# so that nobody is background who is not.
+# Waymo Open Dataset, people with their 14 LiDAR keypoints. Points of people whose keypoints nobody labelled are taken
+# away, so that nobody is background who is not.
 _base_ = ["./waymo_lidar.py"]
 
 class_names = ["Pedestrian", "Cyclist"]
