@@ -5,7 +5,7 @@
     <root>/sparse3d_points, sparse3d_images  packed points and images, where they are asked for; one file a segment
 
 A segment is the unit of work: one worker has it, a few of its rows are in memory at a time, and it is done when its
-part of the index stands in `sparse3d_<split>.partial/`. A run that was interrupted takes up at the segments that are not.
+part of the index stands in `sparse3d_<split>.partial/`. A run that was interrupted takes up where it stopped.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def create_waymo_index(
     Args:
         root: folder that holds `training/`, `validation/` or `testing/`.
         splits: of ``train``, ``val``, ``test``; default: those whose folder is there.
-        points: ``"original"`` decodes them whenever they are loaded; ``"float32"``, ``"float16"`` write packed files.
+        points: ``"original"`` decodes them whenever they are loaded, ``"float32"`` and ``"float16"`` write packed ones.
         images: ``"original"`` or ``"packed"``.
         workers: processes; None for one a core.
         skip_bad: leave out segments that cannot be read, instead of stopping at the first one.

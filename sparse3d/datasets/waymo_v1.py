@@ -194,24 +194,22 @@ def _matrix(transform: Message) -> np.ndarray:
 # -- cameras and labels -----------------------------------------------------------------------------------------------
 
 
+def camera_calibrations(frame: Message) -> dict[int, tuple[np.ndarray, np.ndarray, int, int]]:
+    """Return intrinsic ``[9]``, extrinsic ``[4, 4]``, width and height of each camera by its number."""
+    return {
+        each.integer(NAME): (each.doubles(2), _matrix(each.message(3)), each.integer(4), each.integer(5))
+        for each in frame.message(CONTEXT).messages(CAMERA_CALIBRATIONS)
+    }
+
+
 def _shots(frame: Message, path: str, offset: int) -> Iterator[CameraShot]:
-    calibrations = {each.integer(NAME): each for each in frame.message(CONTEXT).messages(CAMERA_CALIBRATIONS)}
+    calibrations = camera_calibrations(frame)
     for image in sorted(frame.messages(IMAGES), key=lambda image: image.integer(NAME)):
         camera = image.integer(NAME)
         if camera not in calibrations:
             raise ValueError(f"camera {camera} has no calibration")
-        calibration = calibrations[camera]
-        yield CameraShot(
-            camera=camera,
-            path=path,
-            offset=offset,
-            timestamp=round(image.double(IMAGE_TIME) * 1e6),
-            pose=_matrix(image.message(IMAGE_POSE)),
-            intrinsic=calibration.doubles(2),
-            extrinsic=_matrix(calibration.message(3)),
-            width=calibration.integer(4),
-            height=calibration.integer(5),
-        )
+        time = round(image.double(IMAGE_TIME) * 1e6)
+        yield CameraShot(camera, path, offset, time, _matrix(image.message(IMAGE_POSE)), *calibrations[camera])
 
 
 def _labels(labels: list[Message]) -> LabelTable:

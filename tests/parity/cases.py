@@ -1,8 +1,9 @@
 """Finding fixtures: which files in a folder are cases, and of which kind.
 
-A case is a `.npz` beside a `.json` of the same name, or a folder that holds an `expected.json` (a small data set with
-the values that its reader must return). The kind of a case is its folder and its file name without the last `_a`,
-`_b`, ...: `dsvt/dsvt_pillar`. Where all files of a folder are of one kind, the kind is the folder's name alone.
+A case is a `.npz` beside a `.json` of the same name, or a folder that holds an `expected.json`, `expected_frames.json`
+or `README.json` (a small data set with the values that its reader must return). The kind of a case is its folder and its
+file name without the last `_a`, `_b`, ...: `dsvt/dsvt_pillar`. Where all files of a folder are of one kind, the kind is
+the folder's name alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from . import kinds
 
 LETTER = re.compile(r"_[a-z]$")
-EXPECTED = "expected.json"
+EXPECTED = ("expected.json", "expected_frames.json", "README.json")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def known_kinds() -> dict[str, Callable[[Case], None]]:
 def find_cases(folder: Path, checks: dict[str, Any]) -> Iterator[Case]:
     """All cases below ``folder``, in a fixed order."""
     for path in sorted(folder.rglob("*.json")):
-        if path.name == EXPECTED or path.with_suffix(".npz").exists():
+        if path.name in EXPECTED or path.with_suffix(".npz").exists():
             yield Case(_kind(path, checks), path)
 
 
@@ -73,5 +74,5 @@ def _kind(path: Path, checks: dict[str, Any]) -> str:
     whole = next((name for name in folders if name in checks), None)
     own = f"{folders[0]}/{LETTER.sub('', path.stem)}"
     if own in checks or whole is None:
-        return folders[0] if path.name == EXPECTED else own
+        return folders[0] if path.name in EXPECTED else own
     return whole
