@@ -1,9 +1,9 @@
 """Finding fixtures: which files in a folder are cases, and of which kind.
 
 A case is a `.npz` beside a `.json` of the same name, or a folder that holds an `expected.json`, `expected_frames.json`
-or `README.json` (a small data set with the values that its reader must return). The kind of a case is its folder and its
-file name without the last `_a`, `_b`, ...: `dsvt/dsvt_pillar`. Where all files of a folder are of one kind, the kind is
-the folder's name alone.
+or `README.json` (a small data set with the values that its reader must return). The kind of a case is its folder and
+its file name without the last `_a`, `_b`, ...: `dsvt/dsvt_pillar`. Where all files of a folder are of one kind, the
+kind is that of the folder alone.
 """
 
 from __future__ import annotations
