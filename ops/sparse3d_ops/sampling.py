@@ -9,6 +9,9 @@ may look into several views (V of them); a view of weight zero is not read.
 Sums are taken in the dtype of the features; half precision is computed in float32. On a CPU the result has the same
 bits on any number of threads.
 
+Who computes is chosen as for sparse convolutions (``sparse3d_ops.sparse.use_backend``): ``numba`` on a CPU, and our own
+GPU kernels, ``triton``, where they are named; elsewhere, and in graphs, the definition in plain torch.
+
 A decoder samples the same features several times. `FeatureMaps` brings them into the kernel's order once, and collects
 their gradient in one place: each backward pass adds to it, none makes a map of its own.
 
@@ -18,6 +21,9 @@ Source: SparseBEV (Liu et al., ICCV 2023), section 3.3, after AdaMixer (Gao et a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -26,11 +32,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ._checks import FLOATS, check_index, check_same_device, check_tensor
-from ._numba import sampling as kernels
-from ._numba import threads
+from .sparse.backends import backend_for
 
 HALF = (torch.float16, torch.bfloat16)
-CORNERS = 4
+WITH_KERNELS = ("numba", "triton")
 
 
 class FeatureMaps:
@@ -49,8 +54,8 @@ class FeatureMaps:
         _check_levels(levels)
         self.dtype, self.shape = levels[0].dtype, tuple(levels[0].shape[:4])  # B, T, N, C
         self.levels = [level.float() if level.dtype in HALF else level for level in levels]
-        self.by_kernel = levels[0].device.type == "cpu" and not torch.compiler.is_compiling()
-        if self.by_kernel:
+        self.kernels = _kernels_for(levels[0].device)
+        if self.kernels is not None:
             self.gradient = _Gradient()
             # Stands for the features in the graph: whoever samples them sends it an empty gradient, after having added
             # to the real one.
@@ -85,9 +90,10 @@ def sample_views(
     _check_points(maps, locations, views, weights)
     dtype = maps.levels[0].dtype
     locations, weights = locations.to(dtype), weights.to(dtype)
-    if not maps.by_kernel:
+    if maps.kernels is None:
         return sample_views_reference(maps.levels, locations, views, weights).to(maps.dtype)
-    return _Sample.apply(maps.ticket, locations, views, weights, maps.levels, maps.gradient).to(maps.dtype)
+    kernels, points = maps.kernels, (locations, views, weights)
+    return _Sample.apply(maps.ticket, *points, maps.levels, maps.gradient, kernels).to(maps.dtype)
 
 
 def sample_views_reference(
@@ -102,21 +108,28 @@ def sample_views_reference(
     taken to lie there, so nothing of a neighbour is seen.
     """
     batch, queries, groups, frames, points = views.shape[:5]
-    cameras, channels = features[0].shape[2:4]
-    u, v = _by_slab(locations).unbind(-1)  # [BTG, Q, P, V]
-    camera, shares = _by_slab(views), _by_slab(weights)
-    out = 0
-    for number, level in enumerate(features):
-        height = level.shape[4]
-        rows = height + 2
-        y = (v * (height - 1)).clamp(-1, height) + 1 + camera * rows
-        grid = torch.stack([2 * u - 1, 2 * y / (cameras * rows - 1) - 1], dim=-1)
-        framed = F.pad(level.unflatten(3, (groups, channels // groups)), (0, 0, 1, 1))
-        tall = framed.permute(0, 1, 3, 4, 2, 5, 6).flatten(4, 5).flatten(0, 2)  # [BTG, C/G, N (H + 2), W]
-        seen = F.grid_sample(tall, grid.flatten(2, 3), mode="bilinear", padding_mode="zeros", align_corners=True)
-        seen = seen.unflatten(3, grid.shape[2:4])  # [BTG, C/G, Q, P, V]
-        out = out + (seen * shares[..., number][:, None]).sum(dim=-1)
-    return out.view(batch, frames, groups, channels // groups, queries, points).permute(0, 4, 2, 1, 5, 3)
+    channels = features[0].shape[3] // groups
+    places, cameras, shares = _by_slab(locations), _by_slab(views), _by_slab(weights)  # [BTG, Q, P, V, ...]
+    levels = ((level.unflatten(3, (groups, channels)), shares[..., n]) for n, level in enumerate(features))
+    out = reduce(torch.add, (_seen_in_level(level, places, cameras, share) for level, share in levels))
+    return out.view(batch, frames, groups, channels, queries, points).permute(0, 4, 2, 1, 5, 3)
+
+
+def _seen_in_level(
+    level: Tensor,  # [B, T, N, G, C / G, H, W]
+    places: Tensor,  # [BTG, Q, P, V, 2]
+    cameras: Tensor,  # [BTG, Q, P, V]
+    shares: Tensor,  # [BTG, Q, P, V]
+) -> Tensor:  # [BTG, C / G, Q, P]
+    height = level.shape[5]
+    rows = height + 2
+    u, v = places.unbind(-1)
+    y = (v * (height - 1)).clamp(-1, height) + 1 + cameras * rows
+    grid = torch.stack([2 * u - 1, 2 * y / (level.shape[2] * rows - 1) - 1], dim=-1)
+    framed = F.pad(level, (0, 0, 1, 1))
+    tall = framed.permute(0, 1, 3, 4, 2, 5, 6).flatten(4, 5).flatten(0, 2)  # [BTG, C/G, N (H + 2), W]
+    seen = F.grid_sample(tall, grid.flatten(2, 3), mode="bilinear", padding_mode="zeros", align_corners=True)
+    return (seen.unflatten(3, grid.shape[2:4]) * shares[:, None]).sum(dim=-1)
 
 
 def _by_slab(values: Tensor) -> Tensor:
@@ -171,12 +184,13 @@ class _Sample(torch.autograd.Function):
         weights: Tensor,
         features: list[Tensor],
         gradient: _Gradient,
+        kernels: ModuleType,
     ) -> Tensor:
         ctx.save_for_backward(locations, views, weights, *features)
-        ctx.gradient = gradient
+        ctx.gradient, ctx.kernels = gradient, kernels
         groups, channels = locations.shape[2], features[0].shape[5]
         out = locations.new_zeros(*views.shape[:5], channels // groups)
-        _run(kernels.sample_level, features, (locations, views, weights), out)
+        kernels.run(kernels.sample_level, features, (locations, views, weights), out)
         return out
 
     @staticmethod
@@ -188,20 +202,16 @@ class _Sample(torch.autograd.Function):
         to_features = ctx.gradient.open(features) if wanted else [level.new_empty((0,) * 6) for level in features]
         points = (locations, views, weights)
         results = (gradients.contiguous(), to_features, to_locations, to_weights)
-        _run(kernels.sample_level_backward, features, points, *results)
-        return gradients.new_zeros(()) if wanted else None, to_locations, None, to_weights, None, None
+        ctx.kernels.run(ctx.kernels.sample_level_backward, features, points, *results)
+        return gradients.new_zeros(()) if wanted else None, to_locations, None, to_weights, None, None, None
 
 
-def _run(kernel: Any, features: Sequence[Tensor], points: Sequence[Tensor], *results: Any) -> None:
-    """Call a kernel for each level ``[B, T, N, H, W, C]``; a result that is a list has one tensor a level."""
-    batch, _, groups, frames = points[0].shape[:4]
-    slabs = batch * frames * groups
-    channels = features[0].shape[5] // groups
-    bounds = threads.even(slabs, points[1].numel() * CORNERS * channels) if slabs else [0, 0]
-    shared = [tensor.detach().contiguous().numpy() for tensor in points]
-    for number, level in enumerate(features):
-        own = [(each[number] if isinstance(each, list) else each).numpy() for each in results]
-        threads.run(kernel, bounds, level.numpy(), *shared, number, *own)
+def _kernels_for(device: torch.device) -> ModuleType | None:
+    """Return the module of kernels that computes on a device, None for plain torch."""
+    if torch.compiler.is_compiling():
+        return None
+    name = backend_for(device).name
+    return import_module(f"{__package__}._{name}.sampling") if name in WITH_KERNELS else None
 
 
 def _channels_last(level: Tensor) -> Tensor:

@@ -7,9 +7,16 @@ outside of the image are skipped, and nothing is read at all for a location furt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numba import njit
+from torch import Tensor
 
+from . import threads
+
+CORNERS = 4
 # Sums over channels may be reordered, which lets them use vector registers; NaN and infinity keep their meaning.
 SUMS = {"reassoc", "contract", "nsz"}
 
@@ -116,3 +123,15 @@ def sample_level_backward(
                     to_place = to_locations[sample, query, group, frame, point, view]
                     to_place[0] += weight * (width - 1) * along_x
                     to_place[1] += weight * (height - 1) * along_y
+
+
+def run(kernel: Any, features: Sequence[Tensor], points: Sequence[Tensor], *results: Any) -> None:
+    """Call a kernel for each level ``[B, T, N, H, W, C]``; a result that is a list has one tensor a level."""
+    batch, _, groups, frames = points[0].shape[:4]
+    slabs = batch * frames * groups
+    channels = features[0].shape[5] // groups
+    bounds = threads.even(slabs, points[1].numel() * CORNERS * channels) if slabs else [0, 0]
+    shared = [tensor.detach().contiguous().numpy() for tensor in points]
+    for number, level in enumerate(features):
+        own = [(each[number] if isinstance(each, list) else each).numpy() for each in results]
+        threads.run(kernel, bounds, level.numpy(), *shared, number, *own)

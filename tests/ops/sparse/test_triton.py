@@ -10,16 +10,18 @@ import pytest
 import torch
 
 pytest.importorskip("triton", reason="triton is not installed")
-CASES = Path(__file__).with_name("triton_cases.py")
+HERE = Path(__file__).parent
+CASES = {"sparse convolution": HERE / "triton_cases.py", "sampling": HERE.parent / "triton_sampling_cases.py"}
 
 
-def test_kernels_equal_the_definition(python: str) -> None:
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_equal_the_definition(name: str, python: str) -> None:
     environment = dict(os.environ)
     if not torch.cuda.is_available():
         environment["TRITON_INTERPRET"] = "1"
-    command = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(CASES)]
+    command = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(CASES[name])]
     done = subprocess.run(
-        command, cwd=CASES.parents[3], env=environment, capture_output=True, text=True, check=False, timeout=600
+        command, cwd=HERE.parents[2], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

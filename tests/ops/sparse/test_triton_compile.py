@@ -16,7 +16,7 @@ if INTERPRETED:
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from sparse3d_ops._triton import convolution, maps  # noqa: E402
+from sparse3d_ops._triton import convolution, maps, sampling  # noqa: E402
 
 RULE = {"SIZE": (3, 3, 3), "STRIDE": (2, 2, 2), "PADDING": (1, 1, 1), "DILATION": (1, 1, 1)}
 POINTERS = {
@@ -99,3 +99,19 @@ def test_weight_gradient(capability: int) -> None:
     made = compiled(convolution.weight_gradient, capability, constants, options, features="fp16", gradient="fp16")
     assert "cp.async" in made.asm["ptx"]
     compiled(convolution.add_runs, capability, {"BLOCK": 1024}, out="fp32")
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_sampling(capability: int) -> None:
+    constants = {
+        "GROUPS": 4, "FRAMES": 8, "POINTS_EACH": 4, "VIEWS": 1, "LEVELS": 4, "CHANNELS": 64, "LANES": 64,
+        "BLOCK": sampling.POINTS,
+    }  # fmt: skip
+    names = ("features", "locations", "weights", "out", "gradients", "to_features", "to_locations", "to_weights")
+    types = {**dict.fromkeys(names, "fp32"), "views": "i64"}
+    forward = compiled(sampling.sample_level, capability, constants, **types).asm["ptx"]
+    backward = compiled(sampling.sample_level_backward, capability, {**constants, "WANTED": True}, **types).asm["ptx"]
+    frozen = compiled(sampling.sample_level_backward, capability, {**constants, "WANTED": False}, **types).asm["ptx"]
+    assert not ATOMIC.search(forward) and not ATOMIC.search(frozen)
+    assert ATOMIC.search(backward) and all(".add." in operation for operation in ATOMIC.findall(backward))
+    assert "ld.global.v4" in forward  # a pixel is read four channels at a time

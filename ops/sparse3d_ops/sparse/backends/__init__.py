@@ -37,7 +37,7 @@ _chosen: ContextVar[str | None] = ContextVar("sparse3d_backend", default=None)
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Let the sparse convolutions of a ``with`` block run on one backend; it outranks the environment variable.
+    """Let sparse convolutions and image sampling in a ``with`` block run on one backend, whatever the variable says.
 
     Args:
         name: ``auto`` or one of the backends.
