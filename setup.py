@@ -47,6 +47,7 @@ EXTRAS["dev"] = [
     "mypy>=1.10",
     "tensorboard>=2.15",
     "triton>=3.3; platform_system == 'Linux'",  # a CUDA build of torch brings its own
+    "spconv>=2.3.8; platform_system == 'Linux' and platform_machine == 'x86_64'",  # its CPU build, an oracle
 ]
 
 setup(
