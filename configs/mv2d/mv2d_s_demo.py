@@ -47,7 +47,7 @@ model = dict(
         layer=dict(num_heads=4, ffn_channels=128, dropout=0.0),
         queries=dict(fc_channels=128, hidden_channels=[128, 64]),
         num_depths=32,
-        decoder=dict(center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], top_k=300, score_threshold=0.02),
+        decoder=dict(center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], score_threshold=0.02),
     ),
 )
 

@@ -13,10 +13,7 @@ class_names = [
 image_size = [512, 1408]
 resize_factors = [0.8, 1.0]
 past = []
-num_frames = 1
 pretrained = "pretrain/mask_rcnn_r50_fpn_coco-2x_1x_nuim_20201008_195238-b1742a60.pth"
-
-detector_2d = dict(type="FasterRCNN", class_names="$class_names")
 
 model = dict(
     type="Detector3D",
@@ -25,17 +22,14 @@ model = dict(
         type="DetectorBranch",
         backbone=dict(type="ResNet", depth=50, frozen_stages=1, norm_eval=True, deformable_stages=[2, 3]),
         neck=dict(type="FPN", in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5),
-        detector="$detector_2d",
+        detector=dict(type="FasterRCNN", class_names="$class_names"),
         grid_mask=dict(probability=0.7, ratio=0.5),
-        num_frames="$num_frames",
         pretrained="$pretrained",
     ),
     head=dict(
         type="MV2DHead",
         grid="$grid",
         class_names="$class_names",
-        keys="regions",
-        top_k=1,
-        decoder=dict(center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], top_k=300, score_threshold=0.0),
+        decoder=dict(center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], score_threshold=0.0),
     ),
 )

@@ -33,23 +33,18 @@ def related_rois(
     Args:
         rois: Q regions of each sample.
         views: the images.
-        top_k: regions of each other image that are related at most; None relates all that a point falls into.
+        top_k: regions of each other image that are related at most; None relates all that overlap.
     """
     pixels, inside = _project(rois, views)  # [B, Q, V, D, 2], [B, Q, V, D]
     table = _by_view(rois, views.seeing.shape[1])
     boxes = rois.boxes.double()[torch.arange(len(table), device=table.device)[:, None, None], table.clamp(min=0)]
     filled = (table >= 0)[:, None]  # [B, 1, V, P]
-    hit = torch.stack(
-        [_hits(*each) for each in zip(pixels.unbind(2), inside.unbind(2), boxes.unbind(1), strict=True)], 2
-    )
-    hit = hit & filled
-    if top_k is None:
-        chosen = hit
-    else:
-        ious = _ious(pixels, inside, boxes).where(filled & hit.any(dim=-1, keepdim=True), 0)
-        best, places = ious.topk(min(top_k, ious.shape[-1]), dim=-1)
-        chosen = torch.zeros_like(hit).scatter(-1, places, best > 0)
-    own = torch.eye(rois.valid.shape[1], dtype=torch.bool, device=hit.device)
+    hits = [_hits(*each) for each in zip(pixels.unbind(2), inside.unbind(2), boxes.unbind(1), strict=True)]
+    candidate = (torch.stack(hits, dim=2) & filled).any(dim=-1, keepdim=True)
+    ious = _ious(pixels, inside, boxes).where(filled & candidate, 0)
+    best, places = ious.topk(ious.shape[-1] if top_k is None else min(top_k, ious.shape[-1]), dim=-1)
+    chosen = torch.zeros_like(ious, dtype=torch.bool).scatter(-1, places, best > 0)
+    own = torch.eye(rois.valid.shape[1], dtype=torch.bool, device=chosen.device)
     return _by_roi(chosen, table, len(own)) & rois.valid[:, :, None] | own
 
 

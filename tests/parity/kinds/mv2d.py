@@ -295,10 +295,13 @@ def check_single_frame(case: Case) -> None:
     output, parts = _run(head, inputs)
     comparison.output("reference_points", parts["references"].transpose(0, 1))
     keys, hidden = parts["memory"].keys, parts["memory"].hidden
-    theirs, shown = (comparison.take(f"out/{name}") for name in ("kv", "kv_mask"))
+    theirs, blocked = (comparison.take(f"out/{name}") for name in ("kv", "kv_mask"))
     count = theirs.shape[1]
-    comparison.close("kv", keys[: len(theirs)].unflatten(1, (count, 7, 7)).movedim(-1, 2), theirs)
-    assert_equal("kv_mask", hidden[:, 0].unflatten(1, (count, 7, 7)), shown)
+    hidden = hidden[:, 0].unflatten(1, (count, 7, 7)).numpy()
+    assert_equal("kv_mask", hidden, blocked)
+    keys = keys[: len(theirs)].unflatten(1, (count, 7, 7)).movedim(-1, 2)
+    seen = torch.from_numpy(~blocked[: len(theirs), :, None])
+    comparison.close("kv", keys.where(seen, 0), np.where(seen, theirs, 0))  # what fills up differs
     comparison.output("all_cls_scores", output.logits.transpose(1, 2))
     comparison.output("all_bbox_preds", output.codes.transpose(1, 2))
     check_detections(comparison, head, output)
