@@ -1,6 +1,7 @@
 """Transforms: callables ``(Sample, numpy Generator) -> Sample`` that return a changed copy of what they were given."""
 
 from .compose import Compose, UntilEpoch, build_pipeline, build_transform
+from .depth_maps import MakeDepthMaps
 from .geometry import RandomFlip, RandomRotate, RandomScale, RandomTranslate, move_world
 from .gt_paste import PasteGroundTruth
 from .images import (
@@ -15,6 +16,7 @@ from .images import (
 from .keypoints import RemoveUnlabelledPeople
 from .loading import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, frame_cameras, read_points
 from .selection import RangeFilter, ShufflePoints, select_instances
+from .vehicle_frame import ToVehicleFrame
 from .waymo import LoadWaymoPoints
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "LoadImages",
     "LoadPoints",
     "LoadWaymoPoints",
+    "MakeDepthMaps",
     "PasteGroundTruth",
     "RandomFlip",
     "RandomRotate",
@@ -37,6 +40,7 @@ __all__ = [
     "ResizeImages",
     "RotateImages",
     "ShufflePoints",
+    "ToVehicleFrame",
     "UntilEpoch",
     "build_pipeline",
     "build_transform",
