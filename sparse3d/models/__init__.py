@@ -12,6 +12,7 @@ from .heads.center_head import CenterHead
 from .heads.keypoint_head import KeypointHead
 from .heads.mv2d_head import MV2DHead
 from .heads.sparsebev_head import SparseBEVHead
+from .heads.sparsefusion_head import SparseFusionHead
 from .heads.transfusion_head import TransFusionHead
 from .images.bev_branch import ImageBEVBranch
 from .images.branch import ImageBranch
@@ -19,6 +20,7 @@ from .images.detector_branch import DetectorBranch
 from .images.eva02 import EVA02
 from .images.faster_rcnn import FasterRCNN
 from .images.fpn import FPN, SimpleFPN
+from .images.geometric_transfer import DepthAwareImageBranch
 from .images.resnet import ResNet
 from .images.sparse_rcnn import SparseRCNN
 from .images.swin import SwinTransformer
@@ -27,6 +29,7 @@ from .points.branch import PointBranch
 from .points.dsvt import DSVT
 from .points.focal_conv import FocalConv
 from .points.focal_encoder import FocalEncoder
+from .points.fusion_branch import HeightAwareBranch
 from .points.mean_encoder import MeanVoxelEncoder
 from .points.sparse_branch import SparseConvBranch
 from .points.sparse_encoder import SparseEncoder
@@ -46,6 +49,7 @@ __all__ = [
     "CenterHead",
     "CenterTargetAssigner",
     "CenterTargets",
+    "DepthAwareImageBranch",
     "Detector3D",
     "DetectorBranch",
     "DynamicVoxelEncoder",
@@ -54,6 +58,7 @@ __all__ = [
     "FocalConv",
     "FocalEncoder",
     "GroundTruth",
+    "HeightAwareBranch",
     "ImageBEVBranch",
     "ImageBranch",
     "KeypointHead",
@@ -71,6 +76,7 @@ __all__ = [
     "SparseConvBranch",
     "SparseEncoder",
     "SparseMapBranch",
+    "SparseFusionHead",
     "SparseRCNN",
     "SwinTransformer",
     "TransFusionHead",

@@ -78,14 +78,15 @@ class Comparison:
         for name in section(self.case, f"grad/{of}" if of else "grad"):
             if "/" not in name:  # of another loss
                 place = our_name(name, self.rules)
-                self._gradient("/".join(filter(None, ("grad", of, name))), ours[place], place)
+                self.gradient("/".join(filter(None, ("grad", of, name))), ours[place], place)
         for name in section(self.case, "out/gradnorm"):
-            self._gradient(f"out/gradnorm/{name}", ours[our_name(name, self.rules)].norm())
+            self.gradient(f"out/gradnorm/{name}", ours[our_name(name, self.rules)].norm())
 
     def finish(self) -> None:
         assert not self.left, f"{self.case.name}: nothing was compared with {sorted(self.left)}"
 
-    def _gradient(self, name: str, ours: Tensor, place: str = "") -> None:
+    def gradient(self, name: str, ours: Tensor, place: str = "") -> None:
+        """Compare a gradient with the array `name`; `place` is the parameter of ours that it belongs to."""
         theirs = self.adapt({place: torch.from_numpy(self.take(name))})[place]
         theirs = drop_kernel(theirs, ours.ndim).numpy()
         rule = self._rule("grad")

@@ -90,7 +90,7 @@ class TransFusionTargetAssigner:
         """
         truth = truth[(truth.boxes.sizes > 0).all(dim=1)]
         num_classes = logits.shape[2]
-        queries, objects, ious = self._match(logits.detach(), boxes.detach(), truth)
+        queries, objects, ious = self.match(logits.detach(), boxes.detach(), truth)
         labels = torch.full(logits.shape[:2], num_classes, device=logits.device)
         labels.view(-1)[queries] = truth.labels[objects]
         matched = truth.boxes[objects]
@@ -112,7 +112,7 @@ class TransFusionTargetAssigner:
         flat = draw_gaussians(cells, radii, maps, truth.batch_size * num_classes, shape)
         return flat.view(truth.batch_size, num_classes, *shape)
 
-    def _match(self, logits: Tensor, boxes: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor]:
+    def match(self, logits: Tensor, boxes: Tensor, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries ``[M]`` as ``b * Q + q``, rows of ``truth`` ``[M]`` and their IoUs ``[M]``."""
         queries, objects, ious = [], [], []
         for sample in range(truth.batch_size):
