@@ -4,7 +4,7 @@ _base_ = ["../_base_/datasets/nuscenes_lidar.py", "../_base_/runtime_by_the_cloc
 data_root = "data/synthetic"
 grid = dict(point_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], voxel_size=[0.4, 0.4, 8.0], stride=2)
 
-load_points = dict(type="LoadPoints", sweeps=1)
+load_points = dict(sweeps=1)
 train_pipeline = [
     "$load_points",
     dict(type="LoadAnnotations", class_names="$class_names", min_points=1),
@@ -14,7 +14,7 @@ train_pipeline = [
     dict(type="RangeFilter", grid="$grid"),
 ]
 train_dataloader = dict(batch_size=2, num_workers=1)
-test_dataloader = dict(batch_size=1, num_workers=1)
+test_dataloader = dict(num_workers=1)
 
 model = dict(
     type="Detector3D",

@@ -1,7 +1,7 @@
 # A detector of a few thousand weights, trained epoch by epoch: for checks of the machinery (`tools/check_resume.py`).
 _base_ = ["pillar_demo.py"]
 
-grid = dict(point_range=[-25.6, -25.6, -5.0, 25.6, 25.6, 3.0], voxel_size=[0.8, 0.8, 8.0], stride=2)
+grid = dict(point_range=[-25.6, -25.6, -5.0, 25.6, 25.6, 3.0], voxel_size=[0.8, 0.8, 8.0])
 model = dict(
     point_branch=dict(
         voxel_encoder=dict(channels=[8]),
