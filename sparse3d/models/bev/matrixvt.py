@@ -67,8 +67,8 @@ class MatrixVT(BaseModule):
             )
         self.grid, self.cells = Grid.build(grid), cells
         self.depth_bins = (float(low), float(high), float(size))
-        self.depths = low + size * torch.arange(round((high - low) / size), dtype=torch.float64)
-        self.depth_net = DepthNet(in_channels, mid_channels, channels, len(self.depths))
+        self.num_bins = round((high - low) / size)
+        self.depth_net = DepthNet(in_channels, mid_channels, channels, self.num_bins)
         self.depth_reducer = DepthReducer(channels)
         self.horiconv = HoriConv(channels, prime_channels)
         self._kept: dict[tuple, RingRay] = {}
@@ -119,6 +119,11 @@ class MatrixVT(BaseModule):
         transported = ((depth @ ring) * ray).transpose(1, 2) @ feature  # [B, Y X, C]
         return transported.transpose(1, 2).unflatten(2, self.grid.out_shape), probabilities
 
+    def depths(self) -> Tensor:
+        """Return the lower edges of the bins, ``[D]`` float64, metres."""
+        low, _, size = self.depth_bins
+        return low + size * torch.arange(self.num_bins, dtype=torch.float64)
+
     def matrices(self, rig: Cameras, image_size: tuple[int, int], feature_size: tuple[int, int]) -> RingRay:
         """Return the matrices of a rig; those of the rigs met last are kept."""
         lidar2img = rig.lidar2img
@@ -126,5 +131,5 @@ class MatrixVT(BaseModule):
         if key not in self._kept:
             if len(self._kept) == KEPT_RIGS:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = RingRay.build(rig, image_size, feature_size, self.depths, self.grid, self.cells)
+            self._kept[key] = RingRay.build(rig, image_size, feature_size, self.depths(), self.grid, self.cells)
         return self._kept[key]

@@ -8,6 +8,8 @@ Source: the BEV encoder of BEVDepth (Li et al., AAAI 2023), after BEVDet (Huang 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 
 import torch
 from mmengine.model import BaseModule
@@ -53,7 +55,7 @@ class ResNetBEVBackbone(BaseModule):
         before = [channels[0], *channels[:-1]]
         sizes = zip(before, channels, num_blocks, strides, strict=True)
         self.stages = nn.ModuleList(make_stage(BasicBlock, *each) for each in sizes)
-        up_strides = [1, *(STEM_STRIDE * stride for stride in torch.tensor(strides).cumprod(0).tolist())]
+        up_strides = [1, *(STEM_STRIDE * stride for stride in accumulate(strides, mul))]
         self.neck = SECONDFPN([in_channels, *channels], up_strides, up_channels)
         self.out_channels = sum(up_channels)
 
