@@ -11,13 +11,13 @@ from sparse3d.datasets.synthetic import props, vehicles
 from sparse3d.datasets.synthetic.annotation import annotate, count_inside
 from sparse3d.datasets.synthetic.camera import light_ground, render, trace
 from sparse3d.datasets.synthetic.layout import build_world
-from sparse3d.datasets.synthetic.lidar import COLUMNS, RANGE_NOISE, beam_delay, scan
+from sparse3d.datasets.synthetic.lidar import beam_delay, scan
 from sparse3d.datasets.synthetic.motion import follow_traffic
 from sparse3d.datasets.synthetic.occupancy import Occupancy
 from sparse3d.datasets.synthetic.parts import CYLINDER, ELLIPSOID, HULL, assemble, ball, bounds, box, hull_corners, pole
 from sparse3d.datasets.synthetic.raster import FACES
 from sparse3d.datasets.synthetic.rays import distance_to_part, surface_normal
-from sparse3d.datasets.synthetic.rig import BEAMS, CAMERAS, LIDAR, pose_matrix
+from sparse3d.datasets.synthetic.rig import BEAMS, CAMERAS, COLUMNS, HDL32E, LIDAR, pose_matrix
 from sparse3d.datasets.synthetic.street import KERB_HEIGHT
 from sparse3d.datasets.synthetic.world import World
 
@@ -223,7 +223,7 @@ def test_points_lie_on_the_surfaces_they_were_cast_on(world: World, swept):
     on_ground = (np.abs(ground[:, 2]) < 0.06) | (np.abs(ground[:, 2] - KERB_HEIGHT) < 0.06)
     assert on_ground.mean() > 0.4
     assert ground[:, 2].min() > -0.1
-    poses, _ = world.actor_poses(STAMP + beam_delay(world, STAMP))
+    poses, _ = world.actor_poses(STAMP + beam_delay(world, STAMP, HDL32E))
     owned = np.flatnonzero(swept.owners >= 0)
     assert len(owned) > 300
     for owner in np.unique(swept.owners[owned]):
@@ -233,7 +233,7 @@ def test_points_lie_on_the_surfaces_they_were_cast_on(world: World, swept):
         cos, sin = np.cos(yaw), np.sin(yaw)
         local = offset @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
         distance = np.min([np.abs(surface_distance(parts, part, local)) for part in range(len(parts.kind))], axis=0)
-        assert distance.max() < 6 * RANGE_NOISE + 0.1  # a near, fast thing moves on while the beam crosses it
+        assert distance.max() < 6 * HDL32E.noise + 0.1  # a near, fast thing moves on while the beam crosses it
 
 
 def surface_distance(parts, part: int, points: np.ndarray) -> np.ndarray:
@@ -263,7 +263,7 @@ def test_count_inside_includes_the_faces():
 
 
 def test_box_stands_where_the_beam_passed(world: World):
-    delay = beam_delay(world, STAMP)
+    delay = beam_delay(world, STAMP, HDL32E)
     assert (delay > -0.05).all() and (delay <= 0).all()
     front = CAMERAS[0]
     lidar2world = pose_matrix(world.ego_pose(STAMP)) @ LIDAR.matrix

@@ -12,7 +12,7 @@ import numpy as np
 
 from .lidar import Scan, beam_delay
 from .rays import kernel
-from .rig import LIDAR, pose_matrix
+from .rig import HDL32E, LIDAR, pose_matrix
 from .world import Actor, World
 
 ANNOTATED_RANGE = 60.0  # metres from the recording car
@@ -40,7 +40,7 @@ def annotate(world: World, stamp: float, scan: Scan) -> list[Annotation]:
         stamp: seconds, world time.
         scan: the revolution that ends at the stamp.
     """
-    poses, velocities = world.actor_poses(stamp + beam_delay(world, stamp))
+    poses, velocities = world.actor_poses(stamp + beam_delay(world, stamp, HDL32E))
     ego = world.ego_pose(stamp)
     near = np.flatnonzero(np.hypot(poses[:, 0] - ego[0], poses[:, 1] - ego[1]) < ANNOTATED_RANGE)
     sizes = np.array([world.actors[actor].shape.size for actor in near]).reshape(-1, 3)

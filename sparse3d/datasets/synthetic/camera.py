@@ -18,7 +18,7 @@ import numpy as np
 from .parts import CABIN, COACH, FACADE, GLASS, HULL, PAINT, PAVEMENT, Parts
 from .raster import FACES, ROAD, SKY, draw_ground, draw_parts, draw_shadows
 from .rays import TOP, inlined, kernel, surface_normal, turn_back
-from .rig import IMAGE_SIZE, Camera, pose_matrix
+from .rig import Camera, pose_matrix
 from .street import street_table
 from .surfaces import shade, shade_road
 from .textures import smooth_noise
@@ -44,11 +44,6 @@ class GroundLight:
     origin: np.ndarray
 
 
-def image_size(scale: float) -> tuple[int, int]:
-    """Return width and height in pixels of images of ``scale`` times the full size."""
-    return round(IMAGE_SIZE[0] * scale), round(IMAGE_SIZE[1] * scale)
-
-
 def light_ground(world: World, time: float) -> GroundLight:
     """Map the shadows around the recording car at a time in seconds."""
     x, y, _ = world.ego_pose(time)
@@ -68,13 +63,13 @@ def trace(world: World, camera: Camera, time: float, scale: float) -> tuple[np.n
 
     Args:
         time: exposure, seconds, world time.
-        scale: size of the image as a share of 1600x900.
+        scale: size of the image as a share of the camera's.
 
     Returns:
         Inverse depths ``[H, W]`` float32 in 1/m (0: sky), what is shown ``[H, W]`` int32 (`ROAD`, `SKY`, or `FACES`
         times the part's number plus its face), and the parts in camera axes.
     """
-    width, height = image_size(scale)
+    width, height = camera.scaled_size(scale)
     cam2world = pose_matrix(world.ego_pose(time)) @ camera.mount.matrix
     rotation, origin = cam2world[:3, :3], cam2world[:3, 3]
     parts = world.snapshot(time).near(*origin[:2], VIEW_DISTANCE).parts

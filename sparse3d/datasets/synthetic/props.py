@@ -13,6 +13,7 @@ CLOTHES: tuple[Colour, ...] = (
 )  # fmt: skip
 SKIN: tuple[Colour, ...] = ((0.75, 0.55, 0.43), (0.55, 0.38, 0.27), (0.32, 0.2, 0.14))
 SAFETY_ORANGE: Colour = (0.95, 0.3, 0.04)
+ARM = 0.56  # metres from shoulder to wrist
 
 
 def pedestrian(rng: np.random.Generator, *, moving: bool, worker: bool = False) -> Shape:
@@ -32,7 +33,7 @@ def pedestrian(rng: np.random.Generator, *, moving: bool, worker: bool = False) 
             lean=(0.03, 0.03, 0.04),
         ),
         *(
-            box((side * stride * 0.6, side * 0.26, hip + 0.27), (0.12, 0.1, 0.56), shirt, pitch=side * stride)
+            box((side * stride * 0.6, side * 0.26, hip + 0.27), (0.12, 0.1, ARM), shirt, pitch=side * stride)
             for side in (-1, 1)
         ),
         ball((0.04, 0, (neck + height) / 2 + 0.01), (0.23, 0.18, height - neck), skin),
@@ -41,7 +42,7 @@ def pedestrian(rng: np.random.Generator, *, moving: bool, worker: bool = False) 
     if rng.random() < 0.35:
         parts.append(box((-0.2, 0, (hip + neck) / 2 + 0.08), (0.18, 0.3, 0.42), tint(rng, pick(rng, CLOTHES))))
     category = "construction_worker" if worker else "adult"
-    return Shape.fit(f"human.pedestrian.{category}", parts)
+    return Shape.fit(f"human.pedestrian.{category}", parts, _joints(height, hip, neck, stride))
 
 
 def bicycle(rng: np.random.Generator, *, rider: bool) -> Shape:
@@ -121,6 +122,22 @@ def bicycle_rack(length: float) -> Shape:
     parts.append(box((0, 0, 0.04), (length, 1.9, 0.04), GREY))
     parts.append(box((-length / 2 + 0.06, 0, 0.65), (0.08, 0.08, 1.3), GREY))
     return Shape.fit("static_object.bicycle_rack", parts)
+
+
+def _joints(height: float, hip: float, neck: float, stride: float) -> np.ndarray:
+    """Return the keypoints ``[14, 3]`` of a person, in and on the solids of ``pedestrian``; +y is the left side."""
+    head = np.array([0.04, 0.0, (neck + height) / 2 + 0.01])
+    both = []
+    for along in (0.5, 0.0, -0.5):  # shoulder, elbow, wrist: along the arm from its middle
+        both.append([
+            (side * stride * 0.6 - along * ARM * np.sin(side * stride), side * 0.26,
+             hip + 0.27 + along * ARM * np.cos(side * stride)) for side in (1, -1)
+        ])  # fmt: skip
+    for down in (0.0, 0.5, 1.0):  # hip, knee, ankle: down the leg
+        ankle = 0.08 * (down == 1.0)
+        both.append([(-side * stride * down, side * 0.1, hip * (1 - down) + ankle) for side in (1, -1)])
+    nose = head + (0.115, 0.0, 0.0)
+    return np.array([nose, *(joint for pair in both for joint in pair), head])
 
 
 def _legs(hip: float, stride: float, colour: Colour) -> list[Part]:

@@ -11,7 +11,7 @@ import numpy as np
 from ..nuscenes_schema import CAMERA_CHANNELS, LIDAR_CHANNEL
 from ..poses import quaternion_of
 from .annotation import Annotation, annotate
-from .camera import image_size, light_ground, render
+from .camera import light_ground, render
 from .layout import build_world
 from .lidar import Scan, scan
 from .rig import CAMERAS, KEY_INTERVAL, LIDAR, SWEEP_INTERVAL, Mount, pose_matrix
@@ -123,11 +123,12 @@ class _Recorder:
     def _pictures(self, frame: int) -> None:
         start = frame * KEY_INTERVAL
         ground = light_ground(self.world, (start + LIGHT_DELAY) / 1e6)
-        size = image_size(self.job.image_scale)
         for camera in CAMERAS:
             offset = start + camera.delay
             image = render(self.world, camera, offset / 1e6, self.job.image_scale, ground)
-            path = self._data(frame, camera.name, offset, key=True, suffix="jpg", size=size)
+            path = self._data(
+                frame, camera.name, offset, key=True, suffix="jpg", size=camera.scaled_size(self.job.image_scale)
+            )
             if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
                 raise OSError(f"cannot write {path}")
 

@@ -36,6 +36,31 @@ class Mount:
         return matrix
 
 
+@dataclass(frozen=True, eq=False)
+class Laser:
+    """A spinning LiDAR.
+
+    A revolution begins (and ends) at ``first_azimuth`` in the sensor's axes and runs clockwise. Rays start where the
+    vehicle is when they are fired, or, ``from_stamp``, all from where it is at the end of the revolution: own motion is
+    undone already.
+    """
+
+    mount: Mount
+    elevations: np.ndarray  # [B] radians in the sensor's axes, ascending
+    columns: int  # firings a revolution
+    first_azimuth: float  # radians
+    revolution: float  # seconds
+    max_range: float  # metres
+    noise: float  # metres, standard deviation of a range
+    from_stamp: bool = False
+    view: float = np.pi  # radians on either side of the sensor's x axis
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Columns and beams."""
+        return self.columns, len(self.elevations)
+
+
 @dataclass(frozen=True)
 class Camera:
     """A camera: its mount, focal length and principal point in pixels, and when it is exposed."""
@@ -45,6 +70,11 @@ class Camera:
     focal: float
     center: tuple[float, float]
     delay: int  # microseconds from the key frame's stamp
+    size: tuple[int, int] = IMAGE_SIZE  # width, height in pixels
+
+    def scaled_size(self, scale: float) -> tuple[int, int]:
+        """Return width and height in pixels of images of ``scale`` times the full size."""
+        return round(self.size[0] * scale), round(self.size[1] * scale)
 
     def intrinsic(self, scale: float) -> np.ndarray:
         """Return the 3x3 matrix for images of ``scale`` times the full size."""
@@ -52,7 +82,9 @@ class Camera:
         return np.array([[fx, 0.0, self.center[0] * scale], [0.0, fy, self.center[1] * scale], [0.0, 0.0, 1.0]])
 
 
-def _mount(translation: tuple[float, float, float], yaw: float, pitch: float, roll: float, axes: np.ndarray) -> Mount:
+def make_mount(
+    translation: tuple[float, float, float], yaw: float, pitch: float, roll: float, axes: np.ndarray
+) -> Mount:
     """Build a mount from degrees: turned by ``yaw``, nose lifted by ``pitch``, rolled; ``axes`` are sensor -> level."""
     yaw, pitch, roll = np.deg2rad([yaw, pitch, roll])
     about_z = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
@@ -64,20 +96,21 @@ def _mount(translation: tuple[float, float, float], yaw: float, pitch: float, ro
 LIDAR_AXES = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 CAMERA_AXES = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
-LIDAR = _mount((0.944, 0.0, 1.84), 0.12, -1.39, 0.34, LIDAR_AXES)
+LIDAR = make_mount((0.944, 0.0, 1.84), 0.12, -1.39, 0.34, LIDAR_AXES)
+HDL32E = Laser(LIDAR, ELEVATIONS, COLUMNS, FIRST_AZIMUTH, SWEEP_INTERVAL / 1e6, MAX_RANGE, noise=0.02)
 CAMERAS = (
     Camera("CAM_FRONT",
-           _mount((1.701, 0.016, 1.511), 0.33, -0.32, -0.05, CAMERA_AXES), 1266.42, (816.27, 491.51), -35_500),
+           make_mount((1.701, 0.016, 1.511), 0.33, -0.32, -0.05, CAMERA_AXES), 1266.42, (816.27, 491.51), -35_500),
     Camera("CAM_FRONT_RIGHT",
-           _mount((1.551, -0.493, 1.496), -56.4, -0.78, 0.52, CAMERA_AXES), 1260.85, (807.97, 495.33), -27_600),
+           make_mount((1.551, -0.493, 1.496), -56.4, -0.78, 0.52, CAMERA_AXES), 1260.85, (807.97, 495.33), -27_600),
     Camera("CAM_BACK_RIGHT",
-           _mount((1.015, -0.481, 1.562), -110.79, -0.93, 0.62, CAMERA_AXES), 1259.51, (807.25, 501.2), -20_100),
+           make_mount((1.015, -0.481, 1.562), -110.79, -0.93, 0.62, CAMERA_AXES), 1259.51, (807.25, 501.2), -20_100),
     Camera("CAM_BACK",
-           _mount((0.028, 0.003, 1.579), 179.86, 0.96, 0.23, CAMERA_AXES), 809.22, (829.22, 481.78), -10_400),
+           make_mount((0.028, 0.003, 1.579), 179.86, 0.96, 0.23, CAMERA_AXES), 809.22, (829.22, 481.78), -10_400),
     Camera("CAM_BACK_LEFT",
-           _mount((1.036, 0.485, 1.591), 108.6, -0.92, -0.22, CAMERA_AXES), 1256.74, (792.11, 492.78), -500),
+           make_mount((1.036, 0.485, 1.591), 108.6, -0.92, -0.22, CAMERA_AXES), 1256.74, (792.11, 492.78), -500),
     Camera("CAM_FRONT_LEFT",
-           _mount((1.524, 0.495, 1.509), 55.16, 0.14, 0.12, CAMERA_AXES), 1272.6, (826.62, 479.75), -43_100),
+           make_mount((1.524, 0.495, 1.509), 55.16, 0.14, 0.12, CAMERA_AXES), 1272.6, (826.62, 479.75), -43_100),
 )  # fmt: skip
 
 

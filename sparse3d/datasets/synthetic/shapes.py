@@ -21,14 +21,16 @@ class Shape:
     category: str  # nuScenes category name
     parts: Parts
     size: tuple[float, float, float]  # length, width, height of the annotated box, metres
+    keypoints: np.ndarray | None = None  # [14, 3] metres, of people, in the order of `structures/skeleton.py`
 
     @classmethod
-    def fit(cls, category: str, parts: Sequence[Part]) -> Shape:
-        """Measure the parts and move the origin under the middle of their box."""
+    def fit(cls, category: str, parts: Sequence[Part], keypoints: np.ndarray | None = None) -> Shape:
+        """Measure the parts and move the origin under the middle of their box; keypoints move along."""
         solids = assemble(parts)
         lower, upper = bounds(solids)
         middle = np.array([(lower[0] + upper[0]) / 2, (lower[1] + upper[1]) / 2, lower[2]])
-        return cls(category, solids.shift(-middle), tuple(upper - lower + SLACK))
+        joints = None if keypoints is None else keypoints - middle
+        return cls(category, solids.shift(-middle), tuple(upper - lower + SLACK), joints)
 
 
 def pick(rng: np.random.Generator, options: Sequence, weights: Sequence[float] | None = None):
