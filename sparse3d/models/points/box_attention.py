@@ -58,7 +58,7 @@ class BoxWindows:
     def lay_out(self, rows: Tensor) -> Tensor:
         """Return rows ``[N, C]`` as ``[W, T, C]``, zeros in empty slots."""
         flat = rows.new_zeros(self.filled.numel(), rows.shape[1])
-        return flat.index_copy(0, self.places, rows).view(*self.filled.shape, -1)
+        return flat.index_copy(0, self.places, rows).view(*self.filled.shape, rows.shape[1])
 
     def take_back(self, slots: Tensor) -> Tensor:
         """Return ``[W, T, C]`` as rows ``[N, C]``."""
