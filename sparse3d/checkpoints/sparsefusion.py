@@ -20,14 +20,14 @@ Source: github.com/yichen928/SparseFusion.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from ..engine.files import read_checkpoint
 from .backbones import FPN, RESNET, SWIN
-from .convert import COUNTER, Rules, State, convert_names, drop_kernel, find_state, prefixed
+from .convert import Rules, State, convert_names, drop_kernel, find_state, prefixed
+from .initialise import Initialisation, load_known
 from .spconv import to_own_layout
 
 STATE_KEYS = ("state_dict",)
@@ -212,28 +212,6 @@ def _adapt(name: str, value: Tensor) -> Tensor:
 # -- a start from two detectors ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Initialisation:
-    """What was loaded and what was not.
-
-    Args:
-        loaded: our names of parameters and buffers that a file gave.
-        random: our names that no file gave.
-        unused: file -> its entries that this model has no use for.
-    """
-
-    loaded: tuple[str, ...]
-    random: tuple[str, ...]
-    unused: dict[str, tuple[str, ...]]
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} tensors loaded, {len(self.random)} left as they were initialised"]
-        lines += [f"  loaded  {part}: {count}" for part, count in _by_part(self.loaded).items()]
-        lines += [f"  random  {part}: {count}" for part, count in _by_part(self.random).items()]
-        lines += [f"  {file}: {len(names)} entries not used" for file, names in self.unused.items()]
-        return "\n".join(lines)
-
-
 def initialise(
     detector: nn.Module, lidar: str | Path | None = None, images: str | Path | None = None, *, trusted: bool = False
 ) -> Initialisation:
@@ -249,37 +227,9 @@ def initialise(
         CheckpointError: if a file is missing or damaged, or holds objects and is not ``trusted``.
         ValueError: if a file knows nothing of this model, or a tensor has another shape than its namesake here.
     """
-    own, converted, unused = detector.state_dict(), {}, {}
-    for path, rules in ((lidar, LIDAR_DETECTOR), (images, IMAGES)):
-        if path is None:
-            continue
-        state = find_state(read_checkpoint(path, trusted=trusted), path, *STATE_KEYS)
-        found = to_own_layout(to_our_boxes(convert_names(state, [*rules, (r".+", None)])), detector)
-        found = {name: drop_kernel(value, own[name].ndim) for name, value in found.items() if name in own}
-        if not found:
-            raise ValueError(f"{path}: none of its {len(state)} entries belongs to this model")
-        wrong = [
-            f"{name}: the model has {list(own[name].shape)}, {path} {list(value.shape)}"
-            for name, value in found.items()
-            if value.shape != own[name].shape
-        ]
-        if wrong:
-            raise ValueError("\n  ".join([f"{path} does not fit the model; {len(wrong)} entries:", *wrong]))
-        converted.update(found)
-        known = [name for name in state if convert_names({name: state[name]}, [*rules, (r".+", None)]).keys() & own]
-        unused[str(path)] = tuple(name for name in state if name not in set(known))
-    detector.load_state_dict(converted, strict=False)
-    return Initialisation(
-        loaded=tuple(name for name in own if name in converted),
-        random=tuple(name for name in own if name not in converted and not name.endswith(COUNTER)),
-        unused=unused,
-    )
-
-
-def _by_part(names: tuple[str, ...]) -> dict[str, int]:
-    """Return how many names begin with the same two words."""
-    counts: dict[str, int] = {}
-    for name in names:
-        part = ".".join(name.split(".")[:2])
-        counts[part] = counts.get(part, 0) + 1
-    return counts
+    files = {
+        str(path): (find_state(read_checkpoint(path, trusted=trusted), path, *STATE_KEYS), rules)
+        for path, rules in ((lidar, LIDAR_DETECTOR), (images, IMAGES))
+        if path is not None
+    }
+    return load_known(detector, files, lambda state: to_own_layout(to_our_boxes(state), detector))
