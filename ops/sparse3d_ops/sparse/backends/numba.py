@@ -33,7 +33,7 @@ BLOCK_BYTES = 3 << 20  # inputs, products and outputs of a block; measured, alon
 MIN_ROWS, MAX_ROWS = 256, 8192  # output rows of a block
 RUN = 8192  # pairs of one product of the weight's gradient
 DIRECT_ROWS = 512  # output rows of a block without buffers; measured
-STEPS_A_TAP = 16  # elementary steps of finding a pair
+STEPS_A_TAP = 4  # elementary steps of finding a pair
 STEPS_A_PRODUCT = 16  # products of numbers that take as long as a step
 
 
@@ -65,10 +65,12 @@ class Numba(Reference):
         rows, taps = len(coarse), geometry.volume
         sought = taps // 2 if is_submanifold else taps
         fine_rows, coarse_rows, counts = (np.empty((sought, rows), np.int32) for _ in range(3))
-        bounds = threads.even(rows, rows * sought * STEPS_A_TAP)
-        sites = (coarse.contiguous().numpy(), fine_keys.numpy(), np.array(fine_shape), _steps(geometry))
-        threads.run(map_kernels.join, bounds, *sites, sought, fine_rows, coarse_rows, counts)
-        found = (np.array(bounds), counts, fine_rows, coarse_rows)
+        coords, keys, shape = coarse.contiguous().numpy(), fine_keys.numpy(), np.array(fine_shape)
+        starts = map_kernels.line_starts(coords)
+        lines = threads.by_load(starts, rows * sought * STEPS_A_TAP)
+        sites = (coords, starts, keys, *map_kernels.key_lines(keys, shape[2]), shape, _steps(geometry))
+        threads.run(map_kernels.join, lines, *sites, sought, fine_rows, coarse_rows, counts)
+        found = (starts[lines], counts, fine_rows, coarse_rows)
         inputs, outputs, offsets = map(torch.from_numpy, map_kernels.collect(*found, is_submanifold, taps, rows))
         return KernelMap(inputs, outputs, offsets, len(fine_keys), rows, geometry, is_submanifold)
 
@@ -284,8 +286,9 @@ def _wide(tensor: Tensor) -> torch.dtype:
 
 def _reach(coords: Tensor, geometry: Geometry, shape: Triple, batch_size: int, to_coarse: bool) -> Tensor:
     words = np.zeros((num_cells(shape, batch_size) + 63) >> 6, np.uint64)
-    arrays = (coords.contiguous().numpy(), np.array(shape), _steps(geometry))
-    return torch.from_numpy(map_kernels.reach(*arrays, to_coarse, words))
+    sites = coords.contiguous().numpy()
+    starts = map_kernels.line_starts(sites)
+    return torch.from_numpy(map_kernels.reach(sites, starts, np.array(shape), _steps(geometry), to_coarse, words))
 
 
 def _steps(geometry: Geometry) -> np.ndarray:
