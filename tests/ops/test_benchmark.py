@@ -78,3 +78,19 @@ def test_sparse_convolution_has_voxels_of_its_own(monkeypatch: pytest.MonkeyPatc
     sites = importlib.import_module("ops_suites.sparse_conv").load_sites(Namespace(voxels=None))
     assert sites.spatial_shape == (41, 1440, 1440)
     assert len(sites) > 50_000
+
+
+def test_sampling_is_timed_and_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both functions of every case give the same; memory is measured of both as well."""
+    monkeypatch.syspath_prepend(TOOL.parent)
+    suite = importlib.import_module("ops_suites.sampling")
+    monkeypatch.setattr(suite, "QUERIES", 5)
+    monkeypatch.setattr(suite, "LEVELS", suite.FEW)
+    *timed, memory = suite.sampling_suite(Namespace())
+    assert [case.step for case in timed] == ["forward", "forward + backward"]
+    for case in timed:
+        # the reference rounds places on its tall image, to parts in 1e6 of a pixel that gradients multiply by its width
+        torch.testing.assert_close(case.ours(), case.others["grid_sample"](), atol=1e-3, rtol=1e-3)
+    assert memory.unit == "MiB" and memory.peer == "grid_sample"
+    for function in suite.few_and_all("sparse3d"):
+        assert len(function()) == 2 + len(suite.FEW)

@@ -12,9 +12,6 @@ import importlib.util
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +20,7 @@ from torch import Tensor, nn
 
 import sparse3d_ops as ops
 from ops_suites.kernels import POINT_RANGE, VOXEL_SIZES, lidar_points
+from ops_suites.memory import peak_memory
 from ops_suites.timing import Alone, Case, Function
 from sparse3d_ops import sparse
 from sparse3d_ops.sparse import Geometry, Sites, SparseTensor, use_backend
@@ -130,7 +128,7 @@ def memory_case(name: str, layers: list[Layer], sites: Sites, channels: int) -> 
 
     def peak(library: str) -> Function:
         arguments = (library, layers, sites.indices.numpy(), sites.spatial_shape, channels)
-        return lambda: in_a_process(peak_memory, *arguments)
+        return lambda: peak_memory(few_and_all, *arguments)
 
     width = None if name == "encoder" else channels
     return Case(name, peak("cpu"), {"spconv": Alone(peak("spconv"))}, "memory", width, "cpu", "MiB")
@@ -283,33 +281,16 @@ def build(library: Any, layers: list[Layer], with_norms: bool) -> nn.Module:
     return library.SparseSequential(*modules).eval()
 
 
-def in_a_process(function: Any, *arguments: Any) -> Any:
-    """Call a function in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        return executor.submit(function, *arguments).result()
-
-
-def peak_memory(library: str, layers: list[Layer], indices: np.ndarray, shape: tuple[int, ...], channels: int) -> float:
-    """Return by how many MiB this process grows at most in a forward pass, once everything is compiled and loaded.
-
-    Only Linux tells and resets a process's peak.
-    """
+def few_and_all(
+    library: str, layers: list[Layer], indices: np.ndarray, shape: tuple[int, ...], channels: int
+) -> tuple[Function, Function]:
+    """Return a library's forward passes on two voxels and on all of them."""
     torch.manual_seed(0)
     coords = torch.from_numpy(indices)
     pair = Pair(layers, Sites(coords, shape, 1), torch.randn(len(coords), channels), load_spconv(), len(layers) > 1)
     few = Pair(layers, Sites(coords[:2], shape, 1), torch.randn(2, channels), pair.peer, len(layers) > 1)
-    run, warm = ((each.fresh if library == "cpu" else Alone(each.peer_forward())) for each in (pair, few))
-    warm()
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    run()
-    return (resident("VmHWM") - before) / 1024
-
-
-def resident(field: str) -> int:
-    """Return a field of this process's memory in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+    first, second = ((each.fresh if library == "cpu" else Alone(each.peer_forward())) for each in (few, pair))
+    return first, second
 
 
 def spconv_pairs(sites: Sites, geometry: Geometry, is_submanifold: bool, peer: Any) -> Function:
