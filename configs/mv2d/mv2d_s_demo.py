@@ -17,7 +17,7 @@ train_pipeline = [
     dict(type="RandomScale", factors=[0.95, 1.05]),
 ]
 train_dataloader = dict(batch_size=2, num_workers=1)
-test_dataloader = dict(batch_size=1, num_workers=1)
+test_dataloader = dict(num_workers=1)
 
 model = dict(
     type="Detector3D",

@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
 from torch import Tensor
 
+from sparse3d.checkpoints.detectors_2d import load_detector
 from sparse3d.registry import MODELS
 from sparse3d.structures import Batch, Sample
 from sparse3d_ops import iou_2d
@@ -32,7 +35,7 @@ class DetectorBranch(ImageBranch):
 
     Args:
         detector: a ``Detector2D``.
-        options: arguments of ``ImageBranch``.
+        options: arguments of ``ImageBranch``; ``pretrained`` may be any of the files that ``load_detector`` reads.
 
     Source: MV2D (Wang et al., ICCV 2023), section 3.2.
     """
@@ -40,6 +43,12 @@ class DetectorBranch(ImageBranch):
     def __init__(self, detector: dict, **options: Any) -> None:
         super().__init__(**options)
         self.detector: Detector2D = MODELS.build(detector)
+
+    def init_weights(self) -> None:
+        """Load what the file ``pretrained`` knows of backbone, neck and detector, and report what that was."""
+        BaseModule.init_weights(self)
+        if self.pretrained is not None:
+            print_log(f"{self.pretrained}: {load_detector(self, self.pretrained)}", "current")
 
     def forward(self, batch: Batch, samples: Sequence[Sample] = ()) -> Features:
         """Return the pyramids and ``detections`` of a batch, with ``samples`` the detector's losses too.
