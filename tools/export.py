@@ -19,12 +19,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from sparse3d.checkpoints import load_converted
-from sparse3d.deploy import tensorrt
-from sparse3d.deploy.manifest import Manifest
+from sparse3d.deploy import autoware, tensorrt
+from sparse3d.deploy.graph import PRECISIONS
+from sparse3d.deploy.manifest import AUTOWARE, DIALECTS, Manifest
 from sparse3d.deploy.onnx import ExportOptions, export_detector
 from sparse3d.deploy.operators import SOURCE, check_operators
 from sparse3d.deploy.parity import BoxParity
-from sparse3d.deploy.scans import config_scan
+from sparse3d.deploy.scans import calibration_scans, config_scan
 from sparse3d.engine import CheckpointError, newest_checkpoint, read_checkpoint
 from sparse3d.models import Detector3D
 from sparse3d.registry import MODELS
@@ -38,14 +39,23 @@ def parse_arguments() -> argparse.Namespace:
     weights.add_argument("checkpoint", type=Path, nargs="?", help="checkpoint, or a work directory for its newest one")
     weights.add_argument("--random-weights", action="store_true", help="export an untrained model, to measure it")
     parser.add_argument("--out", type=Path, required=True, help="directory to write; it must not exist yet")
-    parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32", help="(default: %(default)s)")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="(default: %(default)s)")
+    parser.add_argument(
+        "--calibration", type=int, default=8, help="scans of --data that int8's scales are measured on (default: 8)"
+    )
+    parser.add_argument(
+        "--dialect",
+        choices=DIALECTS,
+        default="plain",
+        help="sparse convolutions as standard operators, or as nodes of Autoware's TensorRT plugins (default: plain)",
+    )
     parser.add_argument("--max-voxels", type=int, help="voxels of a scan at most (default: by the grid)")
     parser.add_argument("--max-points", type=int, help="points of a scan inside of the grid at most (default: 500000)")
     parser.add_argument(
         "--data",
         type=Path,
         help="folder with an index (sparse3d_*.arrow) or an info file (*.pkl), whose first frame becomes the golden "
-        "scan; without it a made-up scan of the size of a real one",
+        "scan, and others calibrate; without it made-up scans of the size of real ones",
     )
     parser.add_argument(
         "--tensorrt", action="store_true", help="also build an engine, or write the command where TensorRT is missing"
@@ -66,9 +76,13 @@ def main() -> None:
 
 def export(arguments: argparse.Namespace, config: Config) -> None:
     """Do what the command line asks for."""
-    options = ExportOptions(arguments.precision, arguments.max_voxels, arguments.max_points, arguments.config.stem)
-    detector = build_detector(arguments, config)
-    parity = export_detector(detector, config.class_names, config_scan(config, arguments.data), arguments.out, options)
+    options = ExportOptions(
+        arguments.precision, arguments.max_voxels, arguments.max_points, arguments.dialect, arguments.config.stem
+    )
+    detector, scan = build_detector(arguments, config), config_scan(config, arguments.data)
+    counted = arguments.calibration if arguments.precision == "int8" else 0
+    calibration = calibration_scans(config, arguments.data, counted) if counted else []
+    parity = export_detector(detector, config.class_names, scan, arguments.out, options, calibration)
     worst = max(parity.outputs, key=parity.outputs.__getitem__)
     print(f"{arguments.out}: {arguments.config.stem}, {arguments.precision}")
     print(f"ONNX Runtime and PyTorch differ by at most {parity.outputs[worst]:.1e} (output {worst})")
@@ -99,10 +113,15 @@ def build_detector(arguments: argparse.Namespace, config: Config) -> Detector3D:
 
 
 def report_operators(folder: Path) -> None:
-    """Print what TensorRT does not take."""
-    offences = [each for graph in Manifest.read(folder).graphs for each in check_operators(folder / graph.file)]
+    """Print what TensorRT does not take by itself."""
+    manifest = Manifest.read(folder)
+    offences = [each for graph in manifest.graphs for each in check_operators(folder / graph.file)]
+    if manifest.dialect == AUTOWARE:
+        count = sum(autoware.count_nodes(folder / graph.file) for graph in manifest.graphs)
+        print(f"{count} nodes of Autoware's plugins, with the attributes that the plugins list")
+        offences = [each for each in offences if not each.operator.startswith(autoware.DOMAIN)]
     if not offences:
-        print(f"TensorRT takes every operator of the graph ({SOURCE})")
+        print(f"TensorRT takes every {'other ' * (manifest.dialect == AUTOWARE)}operator ({SOURCE})")
     for each in offences:
         print(f"TensorRT does not take {each.operator} (node {each.node}): {each.reason}")
 

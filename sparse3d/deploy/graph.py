@@ -25,17 +25,20 @@ from sparse3d.models import (
 )
 from sparse3d.models.bev.scatter import lay_out
 
+from .autoware_graph import PluginConvolution, PluginGraph
+from .coord_inputs import CoordIndexing
 from .folding import fold_dense
 from .inputs import DescribedPoints, MeanPoints, PointInputs, tree_of
+from .manifest import AUTOWARE, PLAIN
 from .map_graph import MapGraph
 from .named import Named
 from .outputs import OUTPUTS, Outputs
 from .set_inputs import SetIndexing, stages_of
-from .sparse_graph import SparseGraph, Surveyor, cut
-from .table_inputs import TableIndexing
+from .sparse_graph import Piece, SparseGraph, Surveyor, TableConvolution, cut
+from .table_inputs import Segment, TableIndexing
 
 MAX_PILLARS, MAX_VOXELS, MAX_POINTS = 40_000, 120_000, 500_000
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # of the graph as traced
 
 
 @dataclass(frozen=True)
@@ -46,25 +49,32 @@ class Plan:
         prepare: how points become inputs.
         graphs: the graphs, in the order in which they run.
         outputs: what the last one's outputs mean.
+        dialect: which operators they are made of, one of ``DIALECTS``.
     """
 
     prepare: PointInputs
     graphs: list[nn.Module]
     outputs: Outputs
+    dialect: str = PLAIN
 
 
 def plan(
-    detector: Detector3D, precision: str = "fp32", max_voxels: int | None = None, max_points: int | None = None
+    detector: Detector3D,
+    precision: str = "fp32",
+    max_voxels: int | None = None,
+    max_points: int | None = None,
+    dialect: str = PLAIN,
 ) -> Plan:
     """Return what is exported of a detector, made of copies of its modules.
 
     Args:
         detector: a LiDAR detector.
-        precision: ``"fp32"`` or ``"fp16"``.
+        precision: ``"fp32"``, ``"fp16"``, or ``"int8"``, whose graph is quantised once it is written.
         max_voxels: voxels of a scan at most; None takes 40,000 for pillars and 120,000 for voxels, or what the grid
             has if that is less.
         max_points: points of a scan inside of the grid at most, where a graph reads points; None takes 500,000, which
             is well above ten sweeps of nuScenes (about 300,000).
+        dialect: ``"plain"``, standard operators, or ``"autoware"``, sparse convolutions as nodes of Autoware's plugins.
 
     Raises:
         ValueError: if a part of the detector has no way into a graph yet; it is named.
@@ -75,7 +85,11 @@ def plan(
     voxels = max_voxels or min(prod(grid.shape), MAX_PILLARS if grid.shape[0] == 1 else MAX_VOXELS)
     fold_dense(detector)
     if type(detector.point_branch) is SparseConvBranch:
-        return _plan_tables(detector, dtype, voxels)
+        return _plan_plugin(detector, dtype, voxels) if dialect == AUTOWARE else _plan_tables(detector, dtype, voxels)
+    if dialect == AUTOWARE:
+        raise ValueError(
+            "export: the dialect of Autoware's plugins is one of sparse convolutions; this detector has none"
+        )
     return _plan_sets(detector, dtype, voxels, max_points or MAX_POINTS)
 
 
@@ -149,22 +163,47 @@ def _plan_sets(detector: Detector3D, dtype: torch.dtype, max_voxels: int, max_po
 
 @torch.no_grad()
 def _plan_tables(detector: Detector3D, dtype: torch.dtype, max_voxels: int) -> Plan:
-    branch = detector.point_branch
-    encoder, pieces = branch.backbone, cut(branch.backbone)
-    surveyor = Surveyor(encoder.spatial_shape)
-    segments = [surveyor.survey(piece) for piece in pieces]
-    prepare = PointInputs(
-        grid=detector.head.grid,
-        num_features=branch.voxel_encoder.num_features,
-        max_voxels=max_voxels,
-        keep_outside_z=detector.data_preprocessor.keep_outside_z,
-        encoding=MeanPoints(branch.voxel_encoder.max_points),
-        indexing=TableIndexing(encoder.spatial_shape, max_voxels, tuple(segments)),
-    )
+    pieces = cut(detector.point_branch.backbone)
+    surveyor, segments = _survey(detector, pieces)
+    indexing = TableIndexing(detector.point_branch.backbone.spatial_shape, max_voxels, segments)
     end = MapGraph(detector, dtype)
-    ends = [(None, None)] * (len(pieces) - 1) + [(end, encoder.out_shape)]
+    ends = [(None, None)] * (len(pieces) - 1) + [(end, detector.point_branch.backbone.out_shape)]
     graphs = [
-        SparseGraph(piece, surveyor.table_of, dtype, number == 0, *tail).eval()
+        SparseGraph(
+            piece, lambda each: TableConvolution(each, surveyor.table_of[each]), dtype, number == 0, *tail
+        ).eval()
         for number, (piece, tail) in enumerate(zip(pieces, ends, strict=True))
     ]
-    return Plan(prepare, graphs, end.outputs)
+    return Plan(_mean_inputs(detector, indexing), graphs, end.outputs)
+
+
+@torch.no_grad()
+def _plan_plugin(detector: Detector3D, dtype: torch.dtype, max_voxels: int) -> Plan:
+    pieces = cut(detector.point_branch.backbone)
+    if len(pieces) > 1:
+        raise ValueError("export: voxels that grow (Focals Conv) have no way into a graph of Autoware's plugins")
+    surveyor, segments = _survey(detector, pieces)
+    indexing = TableIndexing(detector.point_branch.backbone.spatial_shape, max_voxels, segments)
+    end, shape = MapGraph(detector, dtype), detector.point_branch.backbone.out_shape
+    graph = SparseGraph(
+        pieces[0], lambda each: PluginConvolution(each, surveyor.table_of[each]), dtype, True, end, shape
+    )
+    prepare = _mean_inputs(detector, CoordIndexing(max_voxels))
+    return Plan(prepare, [PluginGraph(graph, indexing).eval()], end.outputs, AUTOWARE)
+
+
+def _survey(detector: Detector3D, pieces: list[Piece]) -> tuple[Surveyor, tuple[Segment, ...]]:
+    surveyor = Surveyor(detector.point_branch.backbone.spatial_shape)
+    return surveyor, tuple(surveyor.survey(piece) for piece in pieces)
+
+
+def _mean_inputs(detector: Detector3D, indexing: TableIndexing | CoordIndexing) -> PointInputs:
+    encoder = detector.point_branch.voxel_encoder
+    return PointInputs(
+        grid=detector.head.grid,
+        num_features=encoder.num_features,
+        max_voxels=indexing.max_voxels,
+        keep_outside_z=detector.data_preprocessor.keep_outside_z,
+        encoding=MeanPoints(encoder.max_points),
+        indexing=indexing,
+    )

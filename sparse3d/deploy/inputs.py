@@ -10,8 +10,8 @@ What is said of voxels depends on their encoder:
 
     voxel_features              [voxels_0, F]           means of the points, see sparse3d_ops.means
 
-Where they are is told by `set_inputs.py` or `table_inputs.py`. Descriptors and features are float32, all indices int32.
-One scan at a time.
+Where they are is told by `set_inputs.py`, `table_inputs.py` or `coord_inputs.py`. Descriptors and features are float32,
+all indices int32. One scan at a time.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sparse3d.structures import Grid
 from sparse3d_ops import Segments, SegmentTree, describe_points, mean_points, voxelize
 from sparse3d_ops.segment_tree import DEPTH, FAN
 
+from .coord_inputs import CoordIndexing
 from .named import Feed, Graph, Named, Shape
 from .set_inputs import SetIndexing
 from .table_inputs import TableIndexing
@@ -122,7 +123,7 @@ class MeanPoints:
 
 
 ENCODINGS = {each.__name__: each for each in (DescribedPoints, MeanPoints)}
-INDEXINGS = {each.__name__: each for each in (SetIndexing, TableIndexing)}
+INDEXINGS = {each.__name__: each for each in (SetIndexing, TableIndexing, CoordIndexing)}
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class PointInputs:
     max_voxels: int
     keep_outside_z: bool
     encoding: DescribedPoints | MeanPoints
-    indexing: SetIndexing | TableIndexing
+    indexing: SetIndexing | TableIndexing | CoordIndexing
 
     # -- to and from deploy.json -------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from typing import Any
 FORMAT = "sparse3d-deploy"
 VERSION = 2
 MANIFEST, GOLDEN, PARITY = "deploy.json", "golden.npz", "parity.json"
+PLAIN, AUTOWARE = DIALECTS = ("plain", "autoware")
 BLOCK = 1 << 20  # bytes read at once
 HINT = "export it again with tools/export.py"
 
@@ -63,7 +64,8 @@ class Manifest:
 
     Args:
         model: name of the config.
-        precision: ``"fp32"`` or ``"fp16"``.
+        precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        dialect: ``"plain"``, standard operators, or ``"autoware"``, with nodes of Autoware's plugins.
         class_names: labels are positions in it.
         grid: arguments of the head's ``Grid``.
         preparation: arguments of ``PointInputs`` besides the grid.
@@ -78,6 +80,7 @@ class Manifest:
 
     model: str
     precision: str
+    dialect: str
     class_names: list[str]
     grid: dict[str, Any]
     preparation: dict[str, Any]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,11 +22,24 @@ from torch import Tensor
 from sparse3d.models import Detector3D
 from sparse3d.structures import Detections, Sample
 
+from . import autoware_graph
 from .graph import Plan, plan
 from .inputs import run_graphs
-from .manifest import GOLDEN, PARITY, Dimension, GraphSpec, Manifest, TensorSpec, checksum, graph_files
+from .manifest import (
+    AUTOWARE,
+    GOLDEN,
+    PARITY,
+    PLAIN,
+    Dimension,
+    GraphSpec,
+    Manifest,
+    TensorSpec,
+    checksum,
+    graph_files,
+)
 from .named import Named, Shape
 from .parity import TOLERANCES, Parity, compare_boxes, compare_outputs
+from .quantization import quantize
 from .runtime import Runtime
 from .tracing import OPSET, tracing_points, write_graph
 
@@ -41,15 +54,17 @@ class ExportOptions:
     """How to export.
 
     Args:
-        precision: ``"fp32"`` or ``"fp16"``.
+        precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
         max_voxels: voxels of a scan at most; None takes a default that fits the grid.
         max_points: points of a scan at most; None takes a default.
+        dialect: ``"plain"`` or ``"autoware"``, see ``plan``.
         name: name of the model in the manifest.
     """
 
     precision: str = "fp32"
     max_voxels: int | None = None
     max_points: int | None = None
+    dialect: str = PLAIN
     name: str = "detector"
 
 
@@ -59,6 +74,7 @@ def export_detector(
     scan: Tensor,  # [P, F]
     directory: str | Path,
     options: ExportOptions | None = None,
+    calibration: Sequence[Tensor] = (),
 ) -> Parity:
     """Export a detector and check the result.
 
@@ -68,6 +84,7 @@ def export_detector(
         scan: points of one scan, which become the golden input.
         directory: where to write; it must not exist yet.
         options: see ``ExportOptions``.
+        calibration: scans ``[P, F]`` like those that the model will meet, for int8.
 
     Returns:
         How ONNX Runtime compares with PyTorch on the scan.
@@ -80,23 +97,38 @@ def export_detector(
     """
     check_packages()
     options, directory = options or ExportOptions(), Path(directory)
+    _check_options(options, calibration)
     if directory.exists():
         raise FileExistsError(f"{directory} exists; remove it or give another --out")
     limits = (options.max_voxels, options.max_points)
-    reference, exported = plan(detector, "fp32", *limits), plan(detector, options.precision, *limits)
+    reference = plan(detector, "fp32", *limits)
+    exported = plan(detector, options.precision, *limits, options.dialect)
     exchanges, boxes = run_pytorch(reference, scan), detect(detector, scan)
+    if options.dialect == AUTOWARE:  # the same network, told where its voxels are in another way
+        exchanges = [(exported.prepare(scan).named, exchanges[0][1])]
     manifest = _manifest(exported, class_names, options, exchanges, type(detector.head).__name__)
 
     partial = directory.with_name(directory.name + PARTIAL_SUFFIX)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_graphs(reference, exported, partial)
+    if options.precision == "int8":
+        quantize_graphs(reference, calibration, partial)
     save_golden(partial / GOLDEN, scan, manifest, exchanges, boxes)
     _seal(manifest, partial)
     parity = check_export(partial, scan, exchanges, boxes)
     _seal(manifest, partial)
     partial.rename(directory)
     return parity
+
+
+def _check_options(options: ExportOptions, calibration: Sequence[Tensor]) -> None:
+    if (options.precision == "int8") != bool(calibration):
+        raise ValueError(
+            f"export: calibration scans are what int8 needs, got {len(calibration)} for {options.precision}"
+        )
+    if options.precision == "int8" and options.dialect == AUTOWARE:
+        raise ValueError("export: Autoware's plugins take float32 and half precision, not int8")
 
 
 def check_packages() -> None:
@@ -124,6 +156,15 @@ def detect(detector: Detector3D, points: Tensor) -> Detections:
 # -- the graphs -------------------------------------------------------------------------------------------------------
 
 
+def quantize_graphs(reference: Plan, calibration: Sequence[Tensor], folder: Path) -> None:
+    """Quantise the graphs of a folder, their scales measured on scans."""
+    exchanges = [run_pytorch(reference, scan) for scan in calibration]
+    files = graph_files(len(reference.graphs))
+    for number, file in enumerate(files):
+        feeds = [each[number][0] for each in exchanges]
+        quantize(folder / file, feeds, is_first=number == 0, is_last=file == files[-1])
+
+
 def write_graphs(reference: Plan, exported: Plan, folder: Path) -> None:
     """Trace the graphs of a plan and write them as ONNX into a folder.
 
@@ -131,6 +172,9 @@ def write_graphs(reference: Plan, exported: Plan, folder: Path) -> None:
         ValueError: if a weight does not reach its graph.
     """
     tracing = run_pytorch(reference, tracing_points(exported.prepare))
+    if exported.dialect == AUTOWARE:
+        autoware_graph.write(exported.graphs[0], tracing[0][0], reference.prepare.limits(), folder / graph_files(1)[0])
+        return
     files = graph_files(len(exported.graphs))
     for number, (graph, file, (inputs, _)) in enumerate(zip(exported.graphs, files, tracing, strict=True)):
         write_graph(graph, inputs, exported.prepare.shapes(number), exported.prepare.limits(), folder / file)
@@ -208,6 +252,7 @@ def _manifest(
     return Manifest(
         model=options.name,
         precision=options.precision,
+        dialect=exported.dialect,
         class_names=list(class_names),
         grid=dict(point_range=grid.point_range, voxel_size=grid.voxel_size, stride=grid.stride),
         preparation=prepare.to_json(),

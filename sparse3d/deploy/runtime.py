@@ -7,6 +7,7 @@ graphs run in ONNX Runtime.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from torch import Tensor
 from sparse3d.results import NamedDetections
 from sparse3d.structures import Grid
 
+from . import autoware
 from .inputs import PointInputs, run_graphs
-from .manifest import GraphSpec, Manifest
+from .manifest import AUTOWARE, Manifest
 from .named import Feed, Graph, Named
 from .outputs import OUTPUTS, Outputs
 
@@ -48,7 +50,16 @@ class Runtime:
         self.grid = Grid(**self.manifest.grid)
         self.preparation = PointInputs.from_json(self.manifest.preparation, self.grid)
         self.outputs: Outputs = OUTPUTS[self.manifest.head].from_json(self.manifest.decoding)
-        self.graphs = [open_graph(Path(directory), spec, providers, threads) for spec in self.manifest.graphs]
+        self.graphs = [
+            open_graph(
+                Path(directory) / spec.file,
+                [each.name for each in spec.outputs],
+                self.manifest.dialect,
+                providers,
+                threads,
+            )
+            for spec in self.manifest.graphs
+        ]
 
     def __call__(self, points: Tensor | np.ndarray) -> NamedDetections:
         """Detect in one scan.
@@ -77,20 +88,27 @@ class Runtime:
         return NamedDetections.of(self.outputs.decode(outputs, self.grid), self.class_names)
 
 
-def open_graph(directory: Path, spec: GraphSpec, providers: Sequence[str] = CPU, threads: int | None = None) -> Graph:
-    """Open one graph of an exported directory; errors as ``open_session``."""
-    session = open_session(directory / spec.file, providers, threads)
-    names = [each.name for each in spec.outputs]
+def open_graph(
+    path: Path, outputs: Sequence[str], dialect: str, providers: Sequence[str] = CPU, threads: int | None = None
+) -> Graph:
+    """Open a graph; errors as ``open_session``.
+
+    Nodes of Autoware's plugins are computed by our kernels and standard operators, so that any machine can check such a
+    graph; that takes the package ``onnx``.
+    """
+    if dialect == AUTOWARE:
+        return autoware.open_graph(path, outputs, partial(open_session, providers=providers, threads=threads))
+    session = open_session(path, providers, threads)
 
     def run(inputs: Named) -> Named:
-        results = session.run(names, {name: each.numpy() for name, each in inputs.items()})
-        return {name: torch.from_numpy(each) for name, each in zip(names, results, strict=True)}
+        results = session.run(list(outputs), {name: each.numpy() for name, each in inputs.items()})
+        return {name: torch.from_numpy(each) for name, each in zip(outputs, results, strict=True)}
 
     return run
 
 
-def open_session(path: Path, providers: Sequence[str] = CPU, threads: int | None = None) -> Any:
-    """Open a graph in ONNX Runtime.
+def open_session(model: Path | bytes, providers: Sequence[str] = CPU, threads: int | None = None) -> Any:
+    """Open a graph, a file or its content, in ONNX Runtime.
 
     Raises:
         ModuleNotFoundError: if ONNX Runtime is not installed.
@@ -110,4 +128,6 @@ def open_session(path: Path, providers: Sequence[str] = CPU, threads: int | None
     options.log_severity_level = ERRORS_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    return onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=list(providers)
+    )

@@ -7,6 +7,7 @@ intensity, and the time lag of the sweep in seconds (one sweep: elongation, 0).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from sparse3d.datasets.frame_dataset import open_frames
 from sparse3d.datasets.transforms import Compose
-from sparse3d.structures import Sample
+from sparse3d.structures import Frame, Sample
 
 NUM_CYLINDERS = 300
 NEAREST, FARTHEST = 3.0, 80.0  # metres
@@ -83,14 +84,34 @@ def config_scan(config: Config, folder: Path | None = None) -> Tensor:
     Raises:
         FileNotFoundError: if the folder holds neither.
     """
+    return config_scans(config, folder, [0])[0]
+
+
+def calibration_scans(config: Config, folder: Path | None, count: int) -> list[Tensor]:
+    """Return scans spread evenly over a folder's frames, without the first one, which is golden, if there are others.
+
+    Arguments and errors as ``config_scan``; fewer frames than ``count`` give fewer scans.
+    """
+    frames = count + 1 if folder is None else len(_frames(folder))
+    places = np.linspace(min(1, frames - 1), frames - 1, min(count, max(frames - 1, 1))).round().astype(int)
+    return config_scans(config, folder, places.tolist())
+
+
+def config_scans(config: Config, folder: Path | None, numbers: Sequence[int]) -> list[Tensor]:
+    """Return several scans, by their numbers; arguments and errors as ``config_scan``."""
     dataset = config.test_dataloader.dataset
     if folder is None:
-        return make_scan("waymo" if "Waymo" in dataset.type else "nuscenes", config.num_point_features)
+        sensor = "waymo" if "Waymo" in dataset.type else "nuscenes"
+        return [make_scan(sensor, config.num_point_features, seed=number) for number in numbers]
+    frames, pipeline = _frames(folder), Compose(dataset.pipeline)
+    return [pipeline(Sample.from_frame(frames[number]), np.random.default_rng(0)).points for number in numbers]
+
+
+def _frames(folder: Path) -> Sequence[Frame]:
     indexes = sorted(folder.glob("sparse3d_*.arrow")) or sorted(folder.glob("*.pkl"))
     if not indexes:
         raise FileNotFoundError(f"{folder} holds neither an index (sparse3d_*.arrow) nor an info file (*.pkl)")
-    frame = open_frames(folder, indexes[0])[0]
-    return Compose(dataset.pipeline)(Sample.from_frame(frame), np.random.default_rng(0)).points
+    return open_frames(folder, indexes[0])
 
 
 def _sweep(

@@ -6,9 +6,8 @@ once on a single voxel, and each convolution is told by the sites that it meets 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -190,7 +189,7 @@ class SparseGraph(nn.Module):
 
     Args:
         piece: its layers; the graph takes over and casts them.
-        table_of: what each convolution reads.
+        make: what a convolution, with its norm folded into it, becomes in the graph.
         dtype: of features, but for the very first layer, which is told metres.
         is_first: whether this is the first piece.
         map_graph: what follows on the last piece.
@@ -200,7 +199,7 @@ class SparseGraph(nn.Module):
     def __init__(
         self,
         piece: Piece,
-        table_of: Mapping[Convolution, Table],
+        make: Callable[[Convolution], SparseModule],
         dtype: torch.dtype,
         is_first: bool,
         map_graph: MapGraph | None = None,
@@ -208,7 +207,7 @@ class SparseGraph(nn.Module):
     ) -> None:
         super().__init__()
         for part in piece.parts:
-            exchange(part, table_of)
+            exchange(part, make)
         self.first, *others = piece.layers
         self.layers = SparseSequential(*others).to(dtype)
         self.first_dtype, self.dtype = torch.float32 if is_first else dtype, dtype
@@ -226,10 +225,10 @@ class SparseGraph(nn.Module):
         return self.map_graph(stack_rows(x.features, named["bev_cells"].long(), 1, self.map_shape))
 
 
-def exchange(layers: nn.Module, table_of: Mapping[Any, Table]) -> None:
-    """Fold norms, and put a ``TableConvolution`` in the place of each sparse convolution."""
+def exchange(layers: nn.Module, make: Callable[[Convolution], SparseModule]) -> None:
+    """Fold norms, and put what ``make`` makes of it in the place of each sparse convolution."""
     fold_sparse(layers)
     for parent in list(layers.modules()):
         for name, child in list(parent.named_children()):
-            if child in table_of:
-                setattr(parent, name, TableConvolution(child, table_of[child]))
+            if isinstance(child, Convolution):
+                setattr(parent, name, make(child))

@@ -172,14 +172,15 @@ class TableIndexing:
         factors = self._factors()
         return {
             f"voxels_{level}": min(prod(shape), factors[level] * self.max_voxels)
-            for level, shape in self._level_shapes().items()
+            for level, shape in self.level_shapes().items()
         }
 
     def _factors(self) -> dict[int, int]:
         last = self.segments[0].last
-        return {level: 1 if level == 0 else STRIDED if level <= last else GROWN for level in self._level_shapes()}
+        return {level: 1 if level == 0 else STRIDED if level <= last else GROWN for level in self.level_shapes()}
 
-    def _level_shapes(self) -> dict[int, tuple[int, int, int]]:
+    def level_shapes(self) -> dict[int, tuple[int, int, int]]:
+        """Return the extents ``(z, y, x)`` of each level."""
         shapes, shape = {}, self.spatial_shape
         for segment in self.segments:
             shapes[segment.first] = shape

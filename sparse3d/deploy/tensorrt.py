@@ -2,17 +2,21 @@
 
 An engine has one optimisation profile: the ranges of deploy.json, and the golden scan for its typical shapes. Engines
 cannot take an empty dimension, so the least extent is 1; an empty scan needs no engine, it has no boxes.
-Half-precision graphs carry their types, and the engine keeps them.
+Half-precision and int8 graphs carry their types, and the engine keeps them. Graphs in Autoware's dialect need the
+library of its plugins, whose path the environment variable AUTOWARE_TENSORRT_PLUGINS tells.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import os
 from pathlib import Path
 
-from .manifest import GraphSpec, Manifest, TensorSpec
+from .manifest import AUTOWARE, GraphSpec, Manifest, TensorSpec
 
 ENDING, SCRIPT = ".plan", "build_engine.sh"
+PLUGINS = "AUTOWARE_TENSORRT_PLUGINS"
 
 
 def installed() -> bool:
@@ -45,6 +49,8 @@ def trtexec_command(manifest: Manifest, graph: GraphSpec) -> str:
         options.append(f"--{option}={','.join(parts)}")
     if manifest.precision != "fp32":
         options.append("--stronglyTyped")
+    if manifest.dialect == AUTOWARE:
+        options.append(f'--staticPlugins="${{{PLUGINS}:?path of libautoware_tensorrt_plugins.so}}"')
     return " \\\n    ".join(["trtexec", *options])
 
 
@@ -63,10 +69,20 @@ def build_engines(directory: str | Path) -> list[Path]:
 
     Raises:
         RuntimeError: if TensorRT cannot parse a graph or build its engine; its own messages are in the error.
+        FileNotFoundError: if a graph needs Autoware's plugins and the environment does not say where they are.
     """
     directory = Path(directory)
     manifest = Manifest.read(directory)
+    if manifest.dialect == AUTOWARE:
+        _load_plugins()
     return [_build_engine(directory, manifest, graph) for graph in manifest.graphs]
+
+
+def _load_plugins() -> None:
+    path = os.environ.get(PLUGINS)
+    if not path or not Path(path).is_file():
+        raise FileNotFoundError(f"set {PLUGINS} to the path of libautoware_tensorrt_plugins.so, got {path!r}")
+    ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)  # its creators register themselves
 
 
 def _build_engine(directory: Path, manifest: Manifest, graph: GraphSpec) -> Path:
