@@ -18,6 +18,7 @@ from .loading import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, frame
 from .selection import RangeFilter, ShufflePoints, select_instances
 from .vehicle_frame import ToVehicleFrame
 from .waymo import LoadWaymoPoints
+from .zoom import MirrorImagesWithWorld, ZoomImages
 
 __all__ = [
     "Compose",
@@ -30,6 +31,7 @@ __all__ = [
     "LoadPoints",
     "LoadWaymoPoints",
     "MakeDepthMaps",
+    "MirrorImagesWithWorld",
     "PasteGroundTruth",
     "RandomFlip",
     "RandomRotate",
@@ -42,6 +44,7 @@ __all__ = [
     "ShufflePoints",
     "ToVehicleFrame",
     "UntilEpoch",
+    "ZoomImages",
     "build_pipeline",
     "build_transform",
     "frame_cameras",

@@ -47,8 +47,10 @@ class CameraGeometry:
     image_size: tuple[int, int]
 
     @classmethod
-    def of(cls, cameras: Sequence[Cameras], image_size: tuple[int, int]) -> CameraGeometry:
-        """Bring the rigs of B samples to this form, in float32.
+    def of(
+        cls, cameras: Sequence[Cameras], image_size: tuple[int, int], dtype: torch.dtype = torch.float32
+    ) -> CameraGeometry:
+        """Bring the rigs of B samples to this form.
 
         Raises:
             ValueError: if there is no rig, or the numbers of cameras differ.
@@ -64,10 +66,10 @@ class CameraGeometry:
         signs = signs.where(signs != 0, 1)
         lidar2cam, intrinsics = signs[..., :, None] * lidar2cam, intrinsics * signs[..., None, :]
         return cls(
-            lidar2cam[..., :3].float(),
-            lidar2cam[..., 3].float(),
-            intrinsics.float(),
-            torch.stack([rig.image_sizes for rig in cameras]).float() * (scale > 0)[..., None],
+            lidar2cam[..., :3].to(dtype),
+            lidar2cam[..., 3].to(dtype),
+            intrinsics.to(dtype),
+            torch.stack([rig.image_sizes for rig in cameras]).to(dtype) * (scale > 0)[..., None],
             image_size,
         )
 

@@ -29,7 +29,7 @@ class CameraTruth:
         views: ``[M]`` int64, the cameras.
         boxes: ``[M, 9]``, in the cameras' level frames.
         pixels: ``[M, 2]`` ``(u, v)`` of the centres.
-        extents: ``[M, 2]`` width and height in the image, in pixels.
+        rectangles: ``[M, 4]`` ``(u0, v0, u1, v1)`` around the objects, in pixels.
         labels: ``[M]`` int64.
         batch_index: ``[M]`` int64, ascending.
     """
@@ -38,9 +38,14 @@ class CameraTruth:
     views: Tensor
     boxes: Boxes3D
     pixels: Tensor
-    extents: Tensor
+    rectangles: Tensor
     labels: Tensor
     batch_index: Tensor
+
+    @property
+    def extents(self) -> Tensor:
+        """Width and height ``[M, 2]`` in the image, in pixels."""
+        return self.rectangles[:, 2:] - self.rectangles[:, :2]
 
     @classmethod
     def find(cls, truth: GroundTruth, cameras: CameraGeometry) -> CameraTruth:
@@ -67,7 +72,7 @@ class CameraTruth:
             views,
             _turn(truth.boxes[objects], places[objects, views], rotations[objects, views]),
             pixels[objects, views],
-            highest - lowest,
+            torch.cat([lowest, highest], dim=1),
             truth.labels[objects],
             owners[objects],
         )

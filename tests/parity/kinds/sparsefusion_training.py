@@ -137,7 +137,7 @@ def _camera_truth(inputs: Mapping[str, Tensor]) -> CameraTruth:
         views=labels[:, 1],
         boxes=from_legacy_camera(both("gt_bboxes_cam_view")),
         pixels=both("gt_img_centers_view")[:, :2],
-        extents=both("gt_bboxes")[:, 2:],
+        rectangles=torch.nn.functional.pad(both("gt_bboxes")[:, 2:], (2, 0)),
         labels=labels[:, 0],
         batch_index=torch.repeat_interleave(torch.tensor([len(inputs[f"gt{n}/gt_labels"]) for n in (0, 1)])),
     )
