@@ -1,33 +1,20 @@
-"""The entry of the room: writes a synthetic data set in nuScenes' on-disk format.
-
-Everything is written into a hidden folder beside the target, which gets the target's name when it is complete: what was
-interrupted leaves nothing under the final name.
-"""
+"""The entry of the room: writes a synthetic data set in nuScenes' on-disk format."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ...progress import track
 from ..nuscenes_schema import CAMERA_CHANNELS, LIDAR_CHANNEL
 from ..nuscenes_splits import split_scenes
 from .recording import SceneJob, record_scene
 from .rig import KEY_INTERVAL, SWEEP_INTERVAL
 from .tables import MAP_FILE, Tables, Tokens, merge_tables, shared_tables, write_tables
+from .target import fresh_target, mark, run_jobs
 
-MARKER = "synthetic.json"  # says that a folder was written here, and with which settings
 SPLITS = {"v1.0-trainval": ("train", "val"), "v1.0-mini": ("mini_train", "mini_val")}
 MOST_SWEEPS = KEY_INTERVAL // SWEEP_INTERVAL - 1
 
@@ -84,53 +71,28 @@ def write_synthetic(
     _check(frames=frames, seed=seed, sweeps=sweeps, image_scale=image_scale, workers=workers)
     names = _scene_names(version, scenes, val_scenes)
     root = Path(root).absolute()
-    _check_target(root, force=force)
     jobs = [SceneJob(name, seed, frames, sweeps, image_scale) for split in names for name in split]
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial_root = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
-        tables = _record(partial_root, jobs, workers=workers or os.cpu_count() or 1, progress=progress)
+    with fresh_target(root, force=force) as partial_root:
+        tables = _record(partial_root, jobs, workers=workers, progress=progress)
         write_tables(partial_root / version, tables)
         summary = Summary(
             str(root), version, *names, samples=len(tables["sample"]), annotations=len(tables["sample_annotation"])
         )
         _mark(partial_root, jobs[0], summary)
-        _put_in_place(partial_root, root)
-    except BaseException:
-        shutil.rmtree(partial_root, ignore_errors=True)
-        raise
     return summary
 
 
-def _record(root: Path, jobs: list[SceneJob], *, workers: int, progress: bool) -> Tables:
+def _record(root: Path, jobs: list[SceneJob], *, workers: int | None, progress: bool) -> Tables:
     """Write all sensor files; returns all tables, scenes in the order of the jobs."""
     for channel in (LIDAR_CHANNEL, *CAMERA_CHANNELS):
         for kind in ("samples", "sweeps"):
             (root / kind / channel).mkdir(parents=True)
-    finished = _run(root, jobs, min(workers, len(jobs)))
-    if progress:
-        finished = track(finished, "synthetic scenes", total=len(jobs))
-    by_scene = dict(finished)
+    finished = run_jobs(record_scene, root, jobs, workers, progress=progress)
+    by_scene = {job.name: tables for job, tables in finished}
     tokens = Tokens(jobs[0].seed)
     _write_map(root)
     logs = [by_scene[job.name]["log"][0]["token"] for job in jobs]
     return merge_tables([shared_tables(tokens, logs), *(by_scene[job.name] for job in jobs)])
-
-
-def _run(root: Path, jobs: list[SceneJob], workers: int) -> Iterator[tuple[str, Tables]]:
-    if workers == 1:
-        for job in jobs:
-            yield job.name, record_scene(root, job)
-        return
-    single_threaded = partial(cv2.setNumThreads, 1)  # the processes share the cores
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=single_threaded) as pool:
-        pending = {pool.submit(record_scene, root, job): job.name for job in jobs}
-        try:
-            for future in as_completed(pending):
-                yield pending[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def _write_map(root: Path) -> None:
@@ -173,28 +135,8 @@ def _scene_names(version: str, scenes: int, val_scenes: int) -> tuple[tuple[str,
     return chosen[0], chosen[1]
 
 
-def _check_target(root: Path, *, force: bool) -> None:
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return
-    if not (root / MARKER).is_file():
-        raise FileExistsError(f"{root} exists and was not written by write_synthetic; choose another folder")
-    if not force:
-        raise FileExistsError(f"{root} holds a synthetic data set already; pass force to replace it")
-
-
 def _mark(root: Path, job: SceneJob, summary: Summary) -> None:
     settings = {**asdict(job), **asdict(summary)}
     for local in ("name", "root"):
         del settings[local]
-    (root / MARKER).write_text(json.dumps(settings, indent=1), encoding="utf-8")
-
-
-def _put_in_place(partial_root: Path, root: Path) -> None:
-    partial_root.chmod(0o755)  # mkdtemp makes it private
-    if root.exists():
-        replaced = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-        root.rename(replaced)
-        partial_root.rename(root)
-        shutil.rmtree(replaced)
-    else:
-        partial_root.rename(root)
+    mark(root, settings)
