@@ -104,6 +104,7 @@ class ImageNormalizer(nn.Module):
         std: likewise.
         bgr: the network reads blue, green, red; images are loaded as red, green, blue.
         size_divisor: height and width are padded to multiples of it.
+        min_size: ``(height, width)`` that all are padded to at least, where augmentation makes some smaller.
     """
 
     mean: Tensor
@@ -115,6 +116,7 @@ class ImageNormalizer(nn.Module):
         std: Sequence[float] = (58.395, 57.12, 57.375),
         bgr: bool = False,
         size_divisor: int = 32,
+        min_size: Sequence[int] = (1, 1),
     ) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or size_divisor < 1:
@@ -123,6 +125,7 @@ class ImageNormalizer(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.bgr = bgr
         self.size_divisor = size_divisor
+        self.min_size = tuple(min_size)
 
     def forward(self, images: Sequence[Sequence[Tensor]]) -> Tensor:
         """Return ``[B, C, 3, H, W]`` float32 for C images ``[3, h, w]`` of each of B samples; sizes may differ.
@@ -137,7 +140,8 @@ class ImageNormalizer(nn.Module):
         if any(len(shape) != 3 or shape[0] != 3 for shape in shapes):
             raise ValueError(f"images: expected [3, H, W], got {sorted(shapes)}")
         height, width = (
-            -(-max(sides) // self.size_divisor) * self.size_divisor for sides in list(zip(*shapes, strict=True))[1:]
+            -(-max(least, *sides) // self.size_divisor) * self.size_divisor
+            for least, sides in zip(self.min_size, list(zip(*shapes, strict=True))[1:], strict=True)
         )
         stacked = self.mean.new_zeros(len(images), counts[0], 3, height, width)
         for sample, own in enumerate(images):

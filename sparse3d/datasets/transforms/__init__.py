@@ -18,7 +18,7 @@ from .loading import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, frame
 from .selection import RangeFilter, ShufflePoints, select_instances
 from .vehicle_frame import ToVehicleFrame
 from .waymo import LoadWaymoPoints
-from .zoom import MirrorImagesWithWorld, ZoomImages
+from .zoom import MarkVisible, MirrorImagesWithWorld, ZoomImages
 
 __all__ = [
     "Compose",
@@ -31,6 +31,7 @@ __all__ = [
     "LoadPoints",
     "LoadWaymoPoints",
     "MakeDepthMaps",
+    "MarkVisible",
     "MirrorImagesWithWorld",
     "PasteGroundTruth",
     "RandomFlip",

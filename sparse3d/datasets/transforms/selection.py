@@ -19,15 +19,18 @@ class RangeFilter:
 
     Args:
         grid: a ``Grid``, or the dict of its arguments (``"$grid"`` in a config).
+        points: False leaves the points alone, for detectors that look further with their cameras; their voxels leave
+            out what lies outside anyway.
     """
 
-    def __init__(self, grid: Grid | Mapping[str, Any]) -> None:
+    def __init__(self, grid: Grid | Mapping[str, Any], points: bool = True) -> None:
         self.grid = Grid.build(grid)
+        self.points = points
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with fewer ``points`` and a smaller ``gt``, where it has them."""
         fields: dict[str, Any] = {}
-        if "points" in sample:
+        if self.points and "points" in sample:
             points = sample.points.numpy()
             low, high = np.split(np.array(self.grid.point_range, dtype=points.dtype), 2)
             fields["points"] = torch.from_numpy(point_kernels.keep_in_range(points, low, high))

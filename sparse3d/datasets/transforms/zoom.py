@@ -1,4 +1,4 @@
-"""Image moves of detectors that fuse cameras with LiDAR: zooming in place, and mirroring with the world.
+"""What detectors that fuse cameras with LiDAR do to images: zooming in place, mirroring with the world.
 
 Source: SparseFusion (Xie et al., ICCV 2023), its published training pipeline.
 """
@@ -48,3 +48,17 @@ class MirrorImagesWithWorld:
             return sample
         flip = FlipImages(1.0)
         return move_images(sample, [flip.draw(tuple(size), rng) for size in sample.cameras.image_sizes.tolist()])
+
+
+@TRANSFORMS.register_module()
+class MarkVisible:
+    """Set ``gt.visible`` ``[N]`` bool: a camera sees the centre of the object, before images are cut.
+
+    It comes before everything that moves images, as the published annotations are made of images as recorded.
+    """
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample with ``gt.visible``."""
+        gt = sample.gt.clone()
+        gt.visible = sample.cameras.visible(gt.boxes.centers).any(dim=0)
+        return sample.replace(gt=gt)

@@ -92,12 +92,15 @@ class SparseFusionLoss:
 
     @staticmethod
     def _visible(samples: Sequence[Sample], truth: GroundTruth, by_camera: CameraTruth) -> Tensor:
-        """Return the mask of the objects that a camera sees."""
+        """Return the mask of the objects that a camera sees, or saw before augmentation where that is known."""
+        if all("visible" in sample.gt for sample in samples):
+            return torch.cat([sample.gt.visible[_counted(sample)] for sample in samples])
         visible = torch.zeros_like(truth.labels, dtype=torch.bool)
         visible[by_camera.objects] = True
         return visible
 
     def of_image_heatmaps(self, output: SparseFusionOutput, truth: CameraTruth) -> Tensor:
+        """Return the loss of the images' heat maps, not weighted; padding does not count."""
         heatmaps, cameras = output.image_heatmaps, output.cameras
         shapes = [tuple(level.shape[-2:]) for level in heatmaps]
         drawn = self.assigner.draw_images(truth, heatmaps[0].shape[2], shapes, *cameras.sizes.shape[:2])
@@ -149,6 +152,11 @@ class SparseFusionLoss:
         sizes = {**BRANCHES, **CAMERA_BRANCHES}
         weights = [self.velocity_weight if name == "vel" else 1.0 for name in names for _ in range(sizes[name])]
         return like.new_tensor(weights)
+
+
+def _counted(sample: Sample) -> Tensor:
+    """Return the mask of the objects that are in the truth: of a class, and of a size."""
+    return (sample.gt.labels >= 0) & (sample.gt.boxes.sizes > 0).all(dim=1)
 
 
 def decode_camera_boxes(predictions: CameraPredictions) -> Tensor:
