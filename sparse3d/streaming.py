@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .datasets.history import nearest
 from .models import Detector3D, Features
+from .models.images.detections import ImageDetections
 from .structures import Cameras, Frame, Sample
 
 
@@ -31,11 +32,13 @@ class SeenFrame:
         frame: its record.
         cameras: of its own LiDAR frame.
         maps: one ``[1, N, C, H, W]`` a level.
+        detections: boxes in its images, where the detector has a 2D one.
     """
 
     frame: Frame
     cameras: Cameras
     maps: tuple[Tensor, ...]
+    detections: ImageDetections | None
 
 
 class FrameStream:
@@ -85,12 +88,13 @@ class FrameStream:
             self._seen.clear()
         batch = self.detector.data_preprocessor([sample])["batch"]
         features = self.detector.image_branch(batch)
-        now = SeenFrame(sample.frame, batch.cameras[0], features.images)
+        now = SeenFrame(sample.frame, batch.cameras[0], features.images, features.detections)
         frames = [now, *self._others(now)]
         whole = Features(
             images=tuple(torch.cat(level, dim=1) for level in zip(*(each.maps for each in frames), strict=True)),
             cameras=(Cameras.cat([_seen_from(each, now.frame) for each in frames]),),
             image_size=features.image_size,
+            detections=None if now.detections is None else ImageDetections.stack([each.detections for each in frames]),
         )
         self._keep(now)
         [pred] = self.detector.head.predict(whole, [sample])

@@ -19,6 +19,7 @@ from sparse3d.registry import MODELS
 from sparse3d.streaming import FrameStream
 from sparse3d.structures import Frame, Sample
 from tests.conftest import REPOSITORY
+from tests.models import mv2d
 
 SYNTH = REPOSITORY / "tests" / "data" / "golden" / "nuscenes_synth"
 AGES = (0.5, 1.0)
@@ -58,9 +59,11 @@ def detector() -> Detector3D:
     ).eval()
 
 
-def offline(detector: Detector3D, frames: Sequence[Frame], folder: Path) -> list[torch.Tensor]:
+def offline(
+    detector: Detector3D, frames: Sequence[Frame], folder: Path, ages: Sequence[float] = AGES
+) -> list[torch.Tensor]:
     write_index(folder / "index.arrow", frames, {}, SYNTH)
-    dataset = NuScenesDataset(SYNTH, folder / "index.arrow", past=AGES, pipeline=PIPELINE)
+    dataset = NuScenesDataset(SYNTH, folder / "index.arrow", past=ages, pipeline=PIPELINE)
     with torch.no_grad():
         return [detector.test_step([dataset[n]])[0].pred.boxes.tensor for n in range(len(dataset))]
 
@@ -90,6 +93,16 @@ def test_a_stream_equals_what_is_computed_offline(detector: Detector3D, frames: 
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
         assert stream.restart is None
     assert len(stream._seen) == 3  # no more than can be asked for
+
+
+def test_boxes_in_images_are_remembered_too(frames: list[Frame], tmp_path: Path) -> None:
+    detector = mv2d.detector(**mv2d.TWO_FRAMES).eval()
+    regular = retimed((frames * 2)[:3], [0.0, 0.5, 1.0])
+    stream = FrameStream(detector, ages=(0.5,))
+    for frame, expected in zip(regular, offline(detector, regular, tmp_path, ages=(0.5,)), strict=True):
+        found = stream(load(frame)).pred.boxes.tensor
+        assert len(found) > 0
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_missing_frames_and_uneven_steps_are_bridged_as_offline(

@@ -28,6 +28,7 @@ SMALL_EVA02 = dict(
 )
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "resnet": lambda **options: ResNet(base_channels=4, **options),
+    "deformable resnet": lambda **options: ResNet(base_channels=4, deformable_stages=(2, 3), **options),
     "resnet18": lambda **options: ResNet(depth=18, base_channels=8, **options),
     "vovnet": lambda **options: VoVNet(**SMALL_VOVNET, **options),
 }

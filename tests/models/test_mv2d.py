@@ -98,7 +98,9 @@ def test_one_camera_and_black_images() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="not 2 frames of as many each"):
+    with pytest.raises(ValueError, match="3 images are not 2 frames of as many"):
+        run(detector(**TWO_FRAMES), [sample_with(cameras=rig(1, 3))], "loss")
+    with pytest.raises(ValueError, match=r"\[3\] views a sample cannot be 2 frames of as many"):
         run(detector(**TWO_FRAMES), [sample_with(cameras=rig(1, 3))], "predict")
     with pytest.raises(ValueError, match="use a DetectorBranch"):
         MODELS.build(head_config())(Features())

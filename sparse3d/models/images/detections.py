@@ -71,14 +71,27 @@ class ImageDetections(ImageBoxes):
         """Return the same with image i as number ``numbers[i]``, ascending, of ``num_images``."""
         return replace(self, images=numbers[self.images], num_images=num_images)
 
+    @classmethod
+    def stack(cls, parts: Sequence[ImageDetections]) -> ImageDetections:
+        """Return the detections of all images of some parts, part after part."""
+        total = sum(part.num_images for part in parts)
+        first, found = 0, None
+        for part in parts:
+            own = part.renumber(first + torch.arange(part.num_images, device=part.images.device), total)
+            found = own if found is None else found.add(own)
+            first += part.num_images
+        return found
+
 
 def join(present: ImageDetections, past: ImageDetections, batch_size: int) -> ImageDetections:
     """Return the detections of all images of a batch, where those of each sample are the present and the past ones."""
     total = present.num_images + past.num_images
     number = torch.arange(total, device=present.images.device).view(batch_size, -1)
     own = present.num_images // batch_size
-    parts = (number[:, :own].flatten(), number[:, own:].flatten())
-    first, second = (each.renumber(to, total) for each, to in zip((present, past), parts, strict=True))
+    first, second = (
+        each.renumber(numbers.flatten(), total)
+        for each, numbers in ((present, number[:, :own]), (past, number[:, own:]))
+    )
     return first.add(second)
 
 

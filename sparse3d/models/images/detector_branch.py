@@ -54,24 +54,25 @@ class DetectorBranch(ImageBranch):
         """Return the pyramids and ``detections`` of a batch, with ``samples`` the detector's losses too.
 
         Raises:
-            ValueError: if the batch has no images, or its cameras are not ``num_frames`` frames of as many each.
+            ValueError: if the batch has no images, or in training its cameras are not ``num_frames`` frames of as many.
         """
         features = super().forward(batch, samples)
-        count = len(batch.cameras[0])
-        if count % self.num_frames:
+        if not samples:
+            return replace(features, detections=self._detect(features, slice(None))[0])
+        count, rest = divmod(len(batch.cameras[0]), self.num_frames)
+        if rest:
             raise ValueError(
-                f"DetectorBranch: {count} images a sample are not {self.num_frames} frames of as many each"
+                f"DetectorBranch: {len(batch.cameras[0])} images are not {self.num_frames} frames of as many"
             )
-        present = slice(0, count // self.num_frames)
-        objects = objects_of(samples, present) if samples else None
-        detections, losses = self._detect(features, present, objects)
+        present = slice(0, count)
+        detections, losses = self._detect(features, present, objects_of(samples, present))
         if self.num_frames > 1:
-            past = slice(count // self.num_frames, count)
-            detections = join(detections, self._detect(features, past, None)[0], batch.batch_size)
+            past, _ = self._detect(features, slice(count, None))
+            detections = join(detections, past, batch.batch_size)
         return replace(features, detections=detections, losses={f"det_{name}": each for name, each in losses.items()})
 
     def _detect(
-        self, features: Features, views: slice, objects: ImageBoxes | None
+        self, features: Features, views: slice, objects: ImageBoxes | None = None
     ) -> tuple[ImageDetections, dict[str, Tensor]]:
         maps = [level[:, views].flatten(0, 1) for level in features.images]
         sizes = torch.cat([cameras.image_sizes[views] for cameras in features.cameras]).to(maps[0].device)

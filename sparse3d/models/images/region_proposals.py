@@ -90,7 +90,7 @@ class RegionProposalNetwork(nn.Module):
             levels.append(torch.full_like(rows, number))
         flat, score, level = (torch.cat(each, dim=1).flatten(0, 1) for each in (boxes, scores, levels))
         image = torch.arange(count, device=flat.device).repeat_interleave(len(flat) // max(count, 1))
-        extended = (flat[:, 2:] > flat[:, :2]).all(dim=1)
+        extended = ~(flat[:, 2:] <= flat[:, :2]).any(dim=1)  # NaN stays, and is refused below
         flat, score, level, image = flat[extended], score[extended], level[extended], image[extended]
         kept = nms_2d(flat, score, self.nms_threshold, labels=level, batch_index=image, max_output=self.max_proposals)
         kept = kept[image[kept].argsort(stable=True)]
