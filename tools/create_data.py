@@ -4,6 +4,7 @@ python tools/create_data.py nuscenes --root data/nuscenes --version v1.0-trainva
 python tools/create_data.py waymo --root data/waymo --points float16
 python tools/create_data.py objects --root data/nuscenes --index sparse3d_train.arrow
 python tools/create_data.py synthetic --root data/synthetic --scenes 40 --val-scenes 10 --frames 6
+python tools/create_data.py synthetic-waymo --root data/synthetic_waymo --scenes 20 --val-scenes 5 --frames 10
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from sparse3d.datasets.create import create_nuscenes_index
 from sparse3d.datasets.create_objects import create_object_database
 from sparse3d.datasets.create_waymo import IMAGE_FORMS, POINT_FORMS, create_waymo_index
-from sparse3d.datasets.synthetic import write_synthetic
+from sparse3d.datasets.synthetic import write_synthetic, write_synthetic_waymo
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -25,6 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     _add_waymo(commands.add_parser("waymo", help="index the Waymo Open Dataset, v1 (TFRecord) or v2 (Parquet)"))
     _add_objects(commands.add_parser("objects", help="write the object database that ground-truth paste draws from"))
     _add_synthetic(commands.add_parser("synthetic", help="write the procedural driving world in nuScenes' format"))
+    _add_synthetic_waymo(commands.add_parser("synthetic-waymo", help="write the same world in Waymo's format (v2)"))
     return parser.parse_args()
 
 
@@ -85,21 +87,26 @@ def _objects(arguments: argparse.Namespace) -> None:
     print(f"objects: {path}")
 
 
-def _add_synthetic(parser: argparse.ArgumentParser) -> None:
+def _add_world(parser: argparse.ArgumentParser) -> None:
+    """Add what both formats of the synthetic world are asked."""
     parser.add_argument("--root", type=Path, required=True, help="folder to write; it must not hold anything else")
     parser.add_argument("--scenes", type=int, default=40, help="training scenes (default: %(default)s)")
     parser.add_argument("--val-scenes", type=int, default=10, help="held-out scenes (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=6, help="key frames a scene, 2 Hz (default: %(default)s)")
-    parser.add_argument("--sweeps", type=int, default=9, help="LiDAR sweeps between key frames (default: %(default)s)")
     parser.add_argument(
-        "--image-scale", type=float, default=1.0, help="1 writes 1600x900 images (default: %(default)s)"
+        "--image-scale", type=float, default=1.0, help="1 writes images of full size (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed writes the same bytes (default: %(default)s)"
+        "--seed", type=int, default=0, help="the same seed writes the same contents (default: %(default)s)"
     )
-    parser.add_argument("--version", default="v1.0-trainval", help="name of the table folder (default: %(default)s)")
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     parser.add_argument("--force", action="store_true", help="replace a synthetic data set that is already there")
+
+
+def _add_synthetic(parser: argparse.ArgumentParser) -> None:
+    _add_world(parser)
+    parser.add_argument("--frames", type=int, default=6, help="key frames a scene, 2 Hz (default: %(default)s)")
+    parser.add_argument("--sweeps", type=int, default=9, help="LiDAR sweeps between key frames (default: %(default)s)")
+    parser.add_argument("--version", default="v1.0-trainval", help="name of the table folder (default: %(default)s)")
     parser.set_defaults(run=_synthetic)
 
 
@@ -117,6 +124,31 @@ def _synthetic(arguments: argparse.Namespace) -> None:
         force=arguments.force,
     )
     create_nuscenes_index(arguments.root, arguments.version)
+
+
+def _add_synthetic_waymo(parser: argparse.ArgumentParser) -> None:
+    _add_world(parser)
+    parser.add_argument("--frames", type=int, default=10, help="frames a scene, 10 Hz (default: %(default)s)")
+    parser.add_argument(
+        "--laser-scale", type=float, default=1.0, help="1 writes range images of full size (default: %(default)s)"
+    )
+    parser.add_argument("--points", choices=POINT_FORMS, default="original", help="as of waymo (default: %(default)s)")
+    parser.set_defaults(run=_synthetic_waymo)
+
+
+def _synthetic_waymo(arguments: argparse.Namespace) -> None:
+    write_synthetic_waymo(
+        arguments.root,
+        scenes=arguments.scenes,
+        val_scenes=arguments.val_scenes,
+        frames=arguments.frames,
+        laser_scale=arguments.laser_scale,
+        image_scale=arguments.image_scale,
+        seed=arguments.seed,
+        workers=arguments.workers,
+        force=arguments.force,
+    )
+    create_waymo_index(arguments.root, points=arguments.points, workers=arguments.workers)
 
 
 def main() -> None:
