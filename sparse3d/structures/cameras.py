@@ -113,6 +113,28 @@ class Cameras:
         pixels = projected[..., :2] / depth.where(in_front, torch.full_like(depth, torch.nan))[..., None]
         return pixels, depth
 
+    @property
+    def sees(self) -> Tensor:
+        """``[C]`` bool; a camera whose ``lidar2cam`` is no transform, as that of a missing one, sees nothing."""
+        return torch.linalg.det(self.lidar2cam) != 0
+
+    def unproject(self, pixels: Tensor, depths: Tensor) -> Tensor:
+        """Return the points that every camera sees at pixels and depths; the inverse of ``project``.
+
+        Args:
+            pixels: ``[P, 2]`` ``(u, v)``.
+            depths: ``[D]`` in metres.
+
+        Returns:
+            ``[C, P, D, 3]`` in the LiDAR frame, NaN for a camera that sees nothing.
+        """
+        lidar2img = torch.where(self.sees[:, None, None], self.lidar2img, torch.eye(4).to(self.lidar2img))
+        rays = torch.nn.functional.pad(pixels.to(lidar2img), (0, 1), value=1.0)
+        rays = rays[:, None] * depths.to(lidar2img)[:, None]  # (u d, v d, d)
+        homogeneous = torch.nn.functional.pad(rays, (0, 1), value=1.0).flatten(0, 1)
+        points = (homogeneous @ torch.linalg.inv(lidar2img).transpose(1, 2))[..., :3].unflatten(1, rays.shape[:2])
+        return points.masked_fill(~self.sees[:, None, None, None], torch.nan)
+
     def visible(self, points: Tensor) -> Tensor:
         """Return the mask ``[C, N]`` of points ``[N, 3]`` that fall inside an image, in front of its camera."""
         pixels, depth = self.project(points)

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparse3d.encoding import calibration_codes
+from sparse3d.encoding.ring_ray import RingRay, cell_coordinates, column_pixels
 from sparse3d.models import Detector3D, MatrixVT
 from sparse3d.models.bev.matrixvt import KEPT_RIGS
 from sparse3d.models.bev.prime import DepthReducer, HoriConv
-from sparse3d.models.bev.ring_ray import RingRay, cell_coordinates, column_pixels, unproject
-from sparse3d.models.images.depth_net import calibration_codes
 from sparse3d.models.images.depth_supervision import NO_TARGET, depth_loss, depth_targets
 from sparse3d.registry import MODELS
 from sparse3d.structures import Cameras, Grid, Sample
@@ -83,7 +83,7 @@ def run(model: Detector3D, samples: list[Sample], mode: str) -> Any:
 
 
 def build(cameras: Cameras, cells: str = "published", grid: Grid = GRID) -> RingRay:
-    return RingRay.build(cameras, SIZE, FEATURES, DEPTHS, grid, cells)
+    return RingRay.build(cameras, SIZE, FEATURES[1], DEPTHS, grid, cells)
 
 
 def blind(cameras: Cameras, camera: int) -> Cameras:
@@ -171,12 +171,12 @@ def test_what_lies_just_outside_and_the_cell_in_the_middle() -> None:
 
 def test_matrices_of_a_rig_are_made_once() -> None:
     transform = MatrixVT(GRID, BINS, in_channels=16, mid_channels=8, channels=8, prime_channels=12)
-    first = transform.matrices(rig(1), SIZE, FEATURES)
-    assert transform.matrices(rig(1), SIZE, FEATURES) is first
+    first = transform.matrices(rig(1), SIZE, FEATURES[1])
+    assert transform.matrices(rig(1), SIZE, FEATURES[1]) is first
     for number in range(KEPT_RIGS):
-        other = transform.matrices(moved_rig(3, number), SIZE, FEATURES)
+        other = transform.matrices(moved_rig(3, number), SIZE, FEATURES[1])
         assert other is not first and len(transform._kept) <= KEPT_RIGS
-    again = transform.matrices(rig(1), SIZE, FEATURES)
+    again = transform.matrices(rig(1), SIZE, FEATURES[1])
     assert again is not first and torch.equal(again.ray, first.ray)
 
 
@@ -356,11 +356,11 @@ def test_unknown_options_are_named() -> None:
 def test_rays_begin_at_the_camera_and_columns_at_the_border() -> None:
     cameras = rig(num_frames=1)
     assert column_pixels(SIZE, 3).tolist() == [[0, 31.5], [47.5, 31.5], [95, 31.5]]
-    points = unproject(cameras, column_pixels(SIZE, 3), torch.tensor([1.0, 2.0]))
+    points = cameras.unproject(column_pixels(SIZE, 3), torch.tensor([1.0, 2.0]))
     pixels, depths = cameras.project(points[1].flatten(0, 1))
     torch.testing.assert_close(depths[1], torch.tensor([1.0, 2] * 3).double())
     torch.testing.assert_close(pixels[1], column_pixels(SIZE, 3).repeat_interleave(2, dim=0))
-    assert unproject(blind(cameras, 0), column_pixels(SIZE, 3), DEPTHS)[0].isnan().all()
+    assert blind(cameras, 0).unproject(column_pixels(SIZE, 3), DEPTHS)[0].isnan().all()
     corner = torch.tensor([GRID.lower, GRID.upper], dtype=torch.float64)
     torch.testing.assert_close(
         cell_coordinates(corner, GRID), torch.tensor([[0, 0, 0], [CELLS[1], CELLS[0], 1]]).double()

@@ -12,8 +12,8 @@ from mmengine.optim import build_optim_wrapper
 from sparse3d.checkpoints import load_converted, matrixvt
 from sparse3d.config import load_config
 from sparse3d.datasets.transforms import build_pipeline
+from sparse3d.encoding.ring_ray import RingRay
 from sparse3d.models import Detector3D
-from sparse3d.models.bev.ring_ray import RingRay
 from sparse3d.registry import MODELS
 from sparse3d.structures import Grid
 from tests.conftest import REPOSITORY
@@ -50,7 +50,7 @@ def test_matrices_of_the_published_size_are_sparse() -> None:
     low, high, step = config.depth_bins
     depths = torch.arange(low, high, step, dtype=torch.float64)
     cameras = rig(num_frames=1, num_cameras=6)  # 100 degrees each
-    matrices = RingRay.build(cameras, (64, 96), (16, 44), depths, Grid.build(config.grid))
+    matrices = RingRay.build(cameras, (64, 96), 44, depths, Grid.build(config.grid))
     assert matrices.ring.shape == (112, 16384) and matrices.ray.shape == (264, 16384)
     assert 0.005 < matrices.ring.mean() < 0.05 and 0.002 < matrices.ray.mean() < 0.01
 

@@ -2,9 +2,9 @@
 
     BEV = ((depth · ring) ∘ ray)ᵀ · feature         depth [N W, D], feature [N W, C] of all image columns
 
-`prime.py` makes depth and feature of the columns, `ring_ray.py` the matrices. A cell in the direction of a column
-receives its feature weighted by the depth of every bin that the ring gives the cell, those that only another column
-reaches there included: that is the approximation.
+`prime.py` makes depth and feature of the columns, `encoding/ring_ray.py` the matrices. A cell in the direction of a
+column receives its feature weighted by the depth of every bin that the ring gives the cell, those that only another
+column reaches there included: that is the approximation.
 
 Everything after the depth network is computed in float32.
 
@@ -20,13 +20,13 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from sparse3d.encoding import CELLS, RingRay, calibration_codes
 from sparse3d.registry import MODELS
 from sparse3d.structures import Cameras, Grid
 
-from ..images.depth_net import DepthNet, calibration_codes
+from ..images.depth_net import DepthNet
 from ..layers.precision import full_precision
 from .prime import DepthReducer, HoriConv
-from .ring_ray import CELLS, RingRay
 
 KEPT_RIGS = 8
 
@@ -87,7 +87,7 @@ class MatrixVT(BaseModule):
             image_size: ``(height, width)`` of the images, padding included.
         """
         codes = calibration_codes(cameras).to(features.device)
-        rigs = [self.matrices(rig, image_size, tuple(features.shape[-2:])) for rig in cameras]
+        rigs = [self.matrices(rig, image_size, features.shape[-1]) for rig in cameras]
         ring, ray = (torch.stack([getattr(rig, name) for rig in rigs]).to(features.device) for name in ("ring", "ray"))
         return self.transport(features, codes, ring, ray)
 
@@ -124,12 +124,12 @@ class MatrixVT(BaseModule):
         low, _, size = self.depth_bins
         return low + size * torch.arange(self.num_bins, dtype=torch.float64)
 
-    def matrices(self, rig: Cameras, image_size: tuple[int, int], feature_size: tuple[int, int]) -> RingRay:
+    def matrices(self, rig: Cameras, image_size: tuple[int, int], num_columns: int) -> RingRay:
         """Return the matrices of a rig; those of the rigs met last are kept."""
         lidar2img = rig.lidar2img
-        key = (lidar2img.cpu().numpy().tobytes(), lidar2img.device, image_size, feature_size)
+        key = (lidar2img.cpu().numpy().tobytes(), lidar2img.device, image_size, num_columns)
         if key not in self._kept:
             if len(self._kept) == KEPT_RIGS:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = RingRay.build(rig, image_size, feature_size, self.depths(), self.grid, self.cells)
+            self._kept[key] = RingRay.build(rig, image_size, num_columns, self.depths(), self.grid, self.cells)
         return self._kept[key]

@@ -6,18 +6,15 @@ Source: BEVDepth (Li et al., AAAI 2023), sections 4.2 and 4.3; the pyramid of di
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from sparse3d.structures import Cameras
+from sparse3d.encoding.calibration import NUM_CODES
 
 from ..layers.deform_conv import DeformConv2d
 from ..layers.norm import RowNorm
 from .resnet import BasicBlock
 
-NUM_CODES = 27
 DILATIONS = (6, 12, 18)
 
 
@@ -95,25 +92,3 @@ def _conv_norm(in_channels: int, out_channels: int, kernel: int, dilation: int =
         in_channels, out_channels, kernel, padding=kernel // 2 * dilation, dilation=dilation, bias=False
     )
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
-
-
-def calibration_codes(cameras: Sequence[Cameras]) -> Tensor:
-    """Return what the network is told of B rigs of N cameras, ``[B, N, 27]`` float32.
-
-    Focal lengths and principal point of the image as recorded; the augmentation of the image, then of the world; the
-    camera's pose in the frame of the points before augmentation. The codes of a camera that sees nothing are those of
-    one that stands in the origin.
-    """
-    return torch.stack([_codes(rig) for rig in cameras]).float()
-
-
-def _codes(rig: Cameras) -> Tensor:
-    k, image, bev = rig.intrinsics, rig.image_aug, rig.bev_aug
-    sees = (torch.linalg.det(rig.lidar2cam) != 0)[:, None, None]
-    cam2lidar = torch.linalg.inv(torch.where(sees, rig.lidar2cam @ bev, torch.eye(4).to(bev)))
-    numbers = [
-        *(k[:, row, column] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2))),
-        *(image[:, row, column] for row in (0, 1) for column in (0, 1, 2)),
-        *(bev[:, row, column] for row, column in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2))),
-    ]
-    return torch.cat([torch.stack(numbers, dim=1), cam2lidar[:, :3].flatten(1)], dim=1)

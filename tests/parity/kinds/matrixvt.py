@@ -12,9 +12,9 @@ from sparse3d.checkpoints import convert_names, load_converted
 from sparse3d.checkpoints import matrixvt as names
 from sparse3d.checkpoints.backbones import RESNET
 from sparse3d.checkpoints.convert import Rules, prefixed
+from sparse3d.encoding import calibration_codes
+from sparse3d.encoding.ring_ray import RingRay, cell_coordinates, column_pixels
 from sparse3d.models import ImageBEVBranch, MatrixVT
-from sparse3d.models.bev.ring_ray import RingRay, cell_coordinates, column_pixels, unproject
-from sparse3d.models.images.depth_net import calibration_codes
 from sparse3d.models.images.depth_supervision import NO_TARGET, depth_loss, depth_targets
 from sparse3d.models.layers.deform_conv import DeformConv2d
 from sparse3d.structures import Batch, Cameras, Grid
@@ -94,11 +94,12 @@ def check_ring_ray(case: Case) -> None:
     theirs = {name: comparison.take(f"out/{name}") for name in ("geometry_points", "mean_cell_coords", "ring", "ray")}
     step = round(len(depths) / theirs["geometry_points"].shape[2])
     for number, rig in enumerate(rigs_of(inputs, image_size)):
-        _close(unproject(rig, _all_pixels(image_size, feature_size), depths[::step]).movedim(3, 1),
-               theirs["geometry_points"][number], 1e-3)  # fmt: skip
-        points = unproject(rig, column_pixels(image_size, feature_size[1]), depths)
+        everywhere = rig.unproject(_all_pixels(image_size, feature_size), depths[::step])
+        everywhere = everywhere.unflatten(1, feature_size).movedim(3, 1)  # [N, D / 3, h, w, 3]
+        _close(everywhere, theirs["geometry_points"][number], 1e-3)
+        points = rig.unproject(column_pixels(image_size, feature_size[1]), depths)
         _close(cell_coordinates(points, grid), theirs["mean_cell_coords"][number], 1e-3)
-        built = RingRay.build(rig, image_size, feature_size, depths, grid)
+        built = RingRay.build(rig, image_size, feature_size[1], depths, grid)
         for name in ("ring", "ray"):
             differ = getattr(built, name).numpy() != theirs[name][number]
             assert differ.mean() <= BORDER, f"{name}: {differ.sum()} of {differ.size} entries differ"
@@ -107,10 +108,10 @@ def check_ring_ray(case: Case) -> None:
 
 
 def _all_pixels(image_size: tuple[int, int], feature_size: tuple[int, int]) -> Tensor:
-    """`[h, w, 2]`, where each pixel of the features looks."""
+    """`[h w, 2]`, where each pixel of the features looks."""
     rows = torch.linspace(0, image_size[0] - 1, feature_size[0], dtype=torch.float64)
     columns = column_pixels(image_size, feature_size[1])[:, 0]
-    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1)
 
 
 def _close(ours: Tensor, theirs: np.ndarray, tolerance: float) -> None:
@@ -126,7 +127,8 @@ def check_view_transform(case: Case) -> None:
     transform.depth_net = nn.Identity()  # the case begins behind it
     comparison = prepare(case, transform, names.VIEW_TRANSFORM)
     feature, logits = (inputs[name].requires_grad_() for name in ("feature", "depth_logits"))
-    rigs = [transform.matrices(rig, *sizes_of(config)) for rig in rigs_of(inputs, sizes_of(config)[0])]
+    image_size, (_, num_columns) = sizes_of(config)
+    rigs = [transform.matrices(rig, image_size, num_columns) for rig in rigs_of(inputs, image_size)]
     ring, ray = (torch.stack([getattr(rig, name) for rig in rigs]) for name in ("ring", "ray"))
     bev, probabilities = transform.project(logits, feature, ring, ray)
     comparison.output("bev", bev)

@@ -44,7 +44,7 @@ class RingRay:
         cls,
         cameras: Cameras,
         image_size: tuple[int, int],
-        feature_size: tuple[int, int],
+        num_columns: int,
         depths: Tensor,  # [D]
         grid: Grid,
         cells: str = "published",
@@ -54,13 +54,12 @@ class RingRay:
         Args:
             cameras: the rig; a camera that sees nothing (``lidar2cam`` of zeros) reaches no cell.
             image_size: ``(height, width)`` of the network's input.
-            feature_size: ``(height, width)`` of the features.
+            num_columns: W, width of the features.
             depths: lower edges of the depth bins, metres.
             grid: the grid of the map.
             cells: ``"published"`` or ``"exact"``, which rounds down and empties no cell.
         """
-        pixels = column_pixels(image_size, feature_size[1])
-        points = unproject(cameras, pixels.to(cameras.lidar2cam.device), depths)  # [N, W, D, 3]
+        points = cameras.unproject(column_pixels(image_size, num_columns), depths)  # [N, W, D, 3]
         return cls.from_cells(cell_coordinates(points, grid), grid.out_shape, cells)
 
     @classmethod
@@ -95,22 +94,6 @@ def column_pixels(image_size: tuple[int, int], num_columns: int) -> Tensor:
     height, width = image_size
     u = torch.linspace(0, width - 1, num_columns, dtype=torch.float64)
     return torch.stack([u, torch.full_like(u, (height - 1) / 2)], dim=-1)
-
-
-def unproject(
-    cameras: Cameras,
-    pixels: Tensor,  # [..., 2]
-    depths: Tensor,  # [D]
-) -> Tensor:  # [N, ..., D, 3]
-    """Return the points of the LiDAR frame that each camera sees at pixels and depths; NaN where it sees nothing."""
-    sees = torch.linalg.det(cameras.lidar2cam) != 0
-    lidar2img = torch.where(sees[:, None, None], cameras.lidar2img, torch.eye(4).to(cameras.lidar2img))
-    depths = depths.to(lidar2img)[:, None]
-    rays = torch.nn.functional.pad(pixels.to(lidar2img), (0, 1), value=1.0)[..., None, :] * depths  # [..., D, 3]
-    homogeneous = torch.nn.functional.pad(rays, (0, 1), value=1.0).flatten(0, -2)
-    points = (homogeneous @ torch.linalg.inv(lidar2img).transpose(1, 2))[..., :3]
-    points = points.unflatten(1, rays.shape[:-1])
-    return points.masked_fill(~sees.view(-1, *[1] * (points.ndim - 1)), torch.nan)
 
 
 def cell_coordinates(points: Tensor, grid: Grid) -> Tensor:
