@@ -18,12 +18,15 @@ from ..registry import HOOKS
 from ..structures import Frame, Sample
 from .draw import draw_bev, draw_cameras
 from .files import save_image
+from .skeletons import draw_skeletons, has_skeletons
 from .web import write_scene_html
 
 
 @HOOKS.register_module()
 class VisualizationHook(Hook):
     """Write ``bev_<token>.png``, ``cameras_<token>.png`` and, at the end of the test, ``scene.html`` with all samples.
+
+    Where keypoints are predicted, ``people_<token>.png`` shows the nearest people with them.
 
     Everything is drawn in the LiDAR frame as recorded. Ground truth are the frame's annotations of ``class_names`` with
     at least one LiDAR point, or the sample's ``gt`` where the frame has none. Cameras whose image file is missing are
@@ -85,6 +88,10 @@ class VisualizationHook(Hook):
             seen = LoadImages()(Sample.from_frame(replace(frame, cameras=cameras)), np.random.default_rng(0))
             images = [image.permute(1, 2, 0).numpy() for image in seen.images]
             save_image(self.out_dir / f"cameras_{name}.png", draw_cameras(images, seen.cameras, *boxes, **style))
+        if has_skeletons(sample.get("gt"), sample.pred, self.score_threshold):
+            rig = dict(images=images, cameras=seen.cameras) if cameras else {}
+            picture = draw_skeletons(points, sample.get("gt"), sample.pred, **rig, **style)
+            save_image(self.out_dir / f"people_{name}.png", picture)
 
 
 def _as_recorded(sample: Sample, class_names: Sequence[str]) -> Sample:
@@ -94,4 +101,5 @@ def _as_recorded(sample: Sample, class_names: Sequence[str]) -> Sample:
     shown = Sample.from_frame(sample.frame).replace(**dict(moved.items()), pred=sample.pred.to("cpu"))
     if sample.frame.annotations is None:
         return shown
-    return LoadAnnotations(class_names, min_points=1)(shown, np.random.default_rng(0))
+    load = LoadAnnotations(class_names, min_points=1, keypoints="keypoints" in sample.pred)
+    return load(shown, np.random.default_rng(0))
