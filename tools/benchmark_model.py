@@ -1,11 +1,13 @@
-"""Time a LiDAR detector stage by stage: voxelize, encode, partition, each block, map, head, decode.
+"""Time a detector stage by stage: voxelize, encode, partition, each block, image backbone, map, head, decode.
 
     python tools/benchmark_model.py configs/dsvt/dsvt_pillar_nuscenes.py --json times.json
+    python tools/benchmark_model.py configs/matrixvt/matrixvt_r50_256x704_24e_ema_cbgs.py
     python tools/benchmark_model.py CONFIG --data DIR --precision bf16
 
-Without `--data` the scan is made up: ten sweeps of 32 beams for nuScenes, 64 beams for Waymo. Weights are random, which
-costs the same. A DSVT backbone is timed against its straightforward form too, with the same weights on the same scan:
-positions embedded for every voxel, one padded `nn.MultiheadAttention` a layer, gathers before the projections.
+Without `--data` the sample is made up: ten sweeps of 32 beams for nuScenes, 64 beams for Waymo, noise for images.
+Weights are random, which costs the same. A DSVT backbone is timed against its straightforward form too, with the same
+weights on the same scan: positions embedded for every voxel, one padded `nn.MultiheadAttention` a layer, gathers before
+the projections.
 """
 
 from __future__ import annotations
@@ -27,17 +29,22 @@ import numpy as np
 import torch
 from benchmark_ops import machine
 from common import add_config, read_config
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from sparse3d.datasets.frame_dataset import open_frames
+from sparse3d.datasets.nuscenes_schema import CAMERA_CHANNELS
+from sparse3d.datasets.transforms import Compose
+from sparse3d.deploy.rigs import make_images, make_rig
 from sparse3d.deploy.scans import config_scan
 from sparse3d.models import DSVT, Detector3D
 from sparse3d.models.points.dsvt_layers import SetAttentionLayer
 from sparse3d.progress import track
 from sparse3d.registry import MODELS
-from sparse3d.structures import Sample
+from sparse3d.structures import Sample, Voxels
 from sparse3d_ops import Sets
 from sparse3d_ops.sets import used_layouts
 
@@ -100,17 +107,16 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(arguments.device)
     detector = MODELS.build(config.model).eval().to(device)
-    sample = Sample()
-    sample.points = config_scan(config, arguments.data)
+    sample = make_sample(detector, config) if arguments.data is None else load_sample(config, arguments.data)
     cast = torch.autocast(device.type, DTYPES[arguments.precision], enabled=arguments.precision != "fp32")
     with torch.inference_mode(), cast:
         voxels = detector.data_preprocessor([sample])["batch"].voxels
-        ratio = compare_backbone(detector, voxels, arguments.runs) if arguments.precision == "fp32" else {}
+        comparable = voxels is not None and arguments.precision == "fp32"
+        ratio = compare_backbone(detector, voxels, arguments.runs) if comparable else {}
         timings, memory = time_stages(detector, sample, arguments.runs)
     result = {
         "config": str(arguments.config),
-        "points": len(sample.points),
-        "voxels": len(voxels.coords),
+        **describe(sample, voxels),
         "precision": arguments.precision,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "machine": machine(),
@@ -135,6 +141,35 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def load_sample(config: Config, folder: Path) -> Sample:
+    """Return the first frame of a folder after the config's test pipeline."""
+    indexes = sorted(folder.glob("sparse3d_*.arrow")) or sorted(folder.glob("*.pkl"))
+    if not indexes:
+        raise SystemExit(
+            f"benchmark_model: {folder} holds neither an index (sparse3d_*.arrow) nor an info file (*.pkl)"
+        )
+    frame = open_frames(folder, indexes[0])[0]
+    return Compose(config.test_dataloader.dataset.pipeline)(Sample.from_frame(frame), np.random.default_rng(0))
+
+
+def make_sample(detector: Detector3D, config: Config) -> Sample:
+    """Make up what the detector reads."""
+    fields: dict[str, Any] = {}
+    if detector.point_branch is not None:
+        fields["points"] = config_scan(config)
+    if detector.image_branch is not None:
+        names, frames = config.get("camera_names", CAMERA_CHANNELS), detector.image_branch.num_frames
+        cameras = make_rig(len(names), tuple(config.image_size), frames)
+        fields.update(images=make_images(cameras), cameras=cameras)
+    return Sample().replace(**fields)
+
+
+def describe(sample: Sample, voxels: Voxels | None) -> dict[str, int]:
+    """Return what there is of a sample."""
+    counts = {} if voxels is None else {"points": len(sample.points), "voxels": len(voxels.coords)}
+    return {**counts, "images": len(sample.cameras)} if "cameras" in sample else counts
+
+
 # -- stages ------------------------------------------------------------------------------------------------------------
 
 
@@ -143,7 +178,20 @@ def time_stages(detector: Detector3D, sample: Sample, runs: int) -> tuple[list[T
     device = next(detector.parameters()).device
     predict(detector, sample, Stopwatch(device))
     watch = Stopwatch(device)
-    branch = detector.point_branch
+    if detector.image_branch is not None:
+        for name, part in detector.image_branch.named_children():
+            watch.watch(part, "forward", f"images: {name.replace('_', ' ')}")
+    if detector.point_branch is not None:
+        watch_points(watch, detector.point_branch)
+    watch.watch(detector.head, "forward", "head")
+    with peak_memory(device) as memory:
+        for _ in track(range(runs), "timing stages"):
+            predict(detector, sample, watch)
+    return watch.timings(), memory()
+
+
+def watch_points(watch: Stopwatch, branch: nn.Module) -> None:
+    """Time the parts of a point branch."""
     watch.watch(branch.voxel_encoder, "forward", "encode points")
     if isinstance(branch.backbone, DSVT):
         watch.watch(branch.backbone, "index", "partition")
@@ -153,17 +201,12 @@ def time_stages(detector: Detector3D, sample: Sample, runs: int) -> tuple[list[T
             for number, block in enumerate(blocks):
                 watch.watch(block, "forward", f"block {stage}.{number}")
     watch.watch(branch.bev_backbone, "forward", "map backbone")
-    watch.watch(detector.head, "forward", "head")
-    with peak_memory(device) as memory:
-        for _ in track(range(runs), "timing stages"):
-            predict(detector, sample, watch)
-    return watch.timings(), memory()
 
 
 def predict(detector: Detector3D, sample: Sample, watch: Stopwatch) -> None:
     """Run a detector on a sample; decoding is what the head's prediction takes besides its network."""
     with watch.stage(WHOLE):
-        with watch.stage("voxelize"):
+        with watch.stage("preprocess"):
             batch = detector.data_preprocessor([sample])["batch"]
         features = detector.extract_features(batch)
         before = len(watch.seconds["head"])
@@ -285,7 +328,8 @@ def run_layer(
 
 def report(result: dict[str, Any]) -> None:
     """Print the times."""
-    table = Table("stage", "median ms", "90 % ms", title=f"{result['points']} points, {result['voxels']} voxels")
+    counts = [f"{result[name]} {name}" for name in ("points", "voxels", "images") if name in result]
+    table = Table("stage", "median ms", "90 % ms", title=", ".join(counts))
     for stage in sorted(result["stages"], key=lambda stage: stage["stage"] == WHOLE):
         table.add_row(stage["stage"], f"{stage['median']:.2f}", f"{stage['p90']:.2f}")
     console = Console()

@@ -80,7 +80,7 @@ def test_a_model_is_timed_stage_by_stage(python: str, tmp_path: Path) -> None:
     stages = [each["stage"] for each in result["stages"]]
     blocks = [f"block 0.{number}" for number in range(4)]
     assert stages == [
-        "voxelize",
+        "preprocess",
         "encode points",
         "partition",
         *blocks,
