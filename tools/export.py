@@ -17,6 +17,7 @@ import torch
 from common import add_config, read_config
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from torch import Tensor
 
 from sparse3d.checkpoints import load_converted
 from sparse3d.deploy import autoware, tensorrt
@@ -29,6 +30,7 @@ from sparse3d.deploy.scans import calibration_scans, config_scan
 from sparse3d.engine import CheckpointError, newest_checkpoint, read_checkpoint
 from sparse3d.models import Detector3D
 from sparse3d.registry import MODELS
+from sparse3d.structures import Sample
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,7 +81,8 @@ def export(arguments: argparse.Namespace, config: Config) -> None:
     options = ExportOptions(
         arguments.precision, arguments.max_voxels, arguments.max_points, arguments.dialect, arguments.config.stem
     )
-    detector, scan = build_detector(arguments, config), config_scan(config, arguments.data)
+    scan = config_scan(config, arguments.data)
+    detector = build_detector(arguments, config, scan)
     counted = arguments.calibration if arguments.precision == "int8" else 0
     calibration = calibration_scans(config, arguments.data, counted) if counted else []
     parity = export_detector(detector, config.class_names, scan, arguments.out, options, calibration)
@@ -98,18 +101,36 @@ def report(boxes: BoxParity) -> str:
     return f"{boxes}, centres within {boxes.center * 1e3:.4f} mm, scores within {boxes.score:.1e}"
 
 
-def build_detector(arguments: argparse.Namespace, config: Config) -> Detector3D:
+def build_detector(arguments: argparse.Namespace, config: Config, scan: Tensor) -> Detector3D:
     """Return the config's detector with the weights that the command line names."""
     torch.manual_seed(0)
     detector = MODELS.build(config.model).eval()
     if arguments.random_weights:
-        return detector
+        return measure_norms(detector, scan)
     path = newest_checkpoint(arguments.checkpoint) if arguments.checkpoint.is_dir() else arguments.checkpoint
     if path is None:
         raise FileNotFoundError(f"{arguments.checkpoint} holds no checkpoint")
     checkpoint = read_checkpoint(path)
     load_converted(detector, checkpoint.get("state_dict", checkpoint))
     return detector
+
+
+@torch.no_grad()
+def measure_norms(detector: Detector3D, scan: Tensor) -> Detector3D:
+    """Give the norms of an untrained detector the statistics of a scan.
+
+    Without them its heat is nearly the same everywhere, and which cells are hottest is decided by rounding.
+    """
+    norms = [each for each in detector.modules() if isinstance(each, torch.nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    sample = Sample()
+    sample.points = scan
+    detector.train()(**detector.data_preprocessor([sample]), mode="tensor")
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return detector.eval()
 
 
 def report_operators(folder: Path) -> None:
