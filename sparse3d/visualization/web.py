@@ -19,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from matplotlib.colors import to_hex
 
@@ -27,10 +28,12 @@ from .colors import POINT_MAPS, class_colors, point_map, spread, to_levels
 from .files import write_file
 from .objects import Objects, read_ground_truth, read_points, read_predictions
 
-SCRIPTS = ("geometry.js", "orbit.js", "renderer.js", "scene.js")
+SCRIPTS = ("geometry.js", "orbit.js", "renderer.js", "cameras.js", "scene.js")
 INTENSITY, LAG = 3, 4  # columns of a cloud
 INT16_MAX = 32767
 DECIMALS = 4  # of box numbers and scores
+MATRIX_DECIMALS = 6
+IMAGE_WIDTH, JPEG_QUALITY = 480, 80  # of camera images in the page
 GROUND_SHARE = 0.1  # of the points lie below the height where the range rings are drawn
 POINT_TYPE = np.dtype([("position", "<i2", 3), ("intensity", "u1"), ("lag", "u1")])
 
@@ -43,12 +46,12 @@ def write_scene_html(
     title: str = "sparse3d",
     score_threshold: float = 0.3,
 ) -> None:
-    """Write frames as a 3D page with orbit view, frame and score sliders, and facts of the box under the pointer.
+    """Write frames as a 3D page: orbit view, images with boxes, time line, score slider, facts under the pointer.
 
     Args:
         path: the ``.html`` file; it replaces an older one in one step.
-        samples: one sample a frame. Each of ``points`` (``x, y, z, intensity, ..., time lag``), ``gt`` and ``pred``
-            may be absent; points and boxes are in the same frame.
+        samples: one sample a frame. Each of ``points`` (``x, y, z, intensity, ..., time lag``), ``gt``, ``pred``, and
+            ``images`` with ``cameras`` may be absent; points, boxes and cameras are in the same frame.
         class_names: names in the order of the labels.
         title: heading of the page.
         score_threshold: where the score slider starts; predictions below it are in the page as well.
@@ -88,6 +91,7 @@ def _scene(samples: Sequence[Sample], class_names: Sequence[str], score_threshol
             {
                 "name": _name(sample, number),
                 **_pack_points(cloud, intensities, lags),
+                "cameras": _pack_cameras(sample),
                 "gt": _pack_objects(read_ground_truth(sample.get("gt"), class_names)),
                 "pred": _pack_objects(read_predictions(sample.get("pred"), class_names)),
             }
@@ -120,6 +124,30 @@ def _pack_points(
     packed["intensity"] = to_levels(cloud[:, INTENSITY], *intensities)
     packed["lag"] = to_levels(cloud[:, LAG], *lags)
     return {"count": len(cloud), "step": step, "points": _base64(packed)}
+
+
+def _pack_cameras(sample: Sample) -> list[dict[str, Any]]:
+    """Return small images, and the matrices ``[4, 4]`` that take points to their pixels, by rows."""
+    if "images" not in sample:
+        return []
+    matrices = sample.cameras.lidar2img.cpu().numpy()
+    views = zip(sample.cameras.names, sample.images, matrices, strict=True)
+    return [_pack_camera(name, image.cpu().numpy(), matrix) for name, image, matrix in views]
+
+
+def _pack_camera(name: str, image: np.ndarray, matrix: np.ndarray) -> dict[str, Any]:
+    factor = IMAGE_WIDTH / image.shape[2]
+    height = round(image.shape[1] * factor)
+    small = cv2.resize(image.transpose(1, 2, 0), (IMAGE_WIDTH, height), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", np.ascontiguousarray(small[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    scaled = np.diag([factor, height / image.shape[1], 1.0, 1.0]) @ matrix
+    return {
+        "name": name,
+        "width": IMAGE_WIDTH,
+        "height": height,
+        "image": f"data:image/jpeg;base64,{_base64(data)}",
+        "matrix": np.round(scaled, MATRIX_DECIMALS).ravel().tolist(),
+    }
 
 
 def _pack_objects(objects: Objects) -> dict[str, list]:

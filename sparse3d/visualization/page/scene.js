@@ -1,6 +1,7 @@
 // The page: what is shown, the controls, and the facts of the box under the pointer.
 
 const RING_STEP = 20, RINGS = 5; // metres, count
+const PLAY_STEP = 500; // milliseconds a frame, nuScenes' own pace
 const HIT_SLACK = 0.004; // radians a box is grown by for the pointer
 const NO_CLASS = "no class";
 const WHITE = [1, 1, 1];
@@ -13,11 +14,12 @@ const maps = Object.fromEntries(Object.entries(scene.maps).map(([name, text]) =>
 const classColors = scene.classes.map(({ color }) => colorOf(color));
 const state = { frame: 0, mode: "height", size: 0.09, pred: true, gt: true, velocity: true, score: scene.score, hidden: new Set(), hover: [] };
 
-let renderer, orbit, waiting = false;
+let renderer, orbit, strip, player = null, waiting = false;
 
 function start() {
   renderer = new Renderer(element("view"), maps);
   orbit = new Orbit(redraw);
+  strip = new CameraStrip(element("cameras"));
   orbit.attach(element("view"));
   buildClasses();
   buildRings();
@@ -47,6 +49,7 @@ function showFrame(index) {
   renderer.setPoints(bytesOf(frame.points), frame.step);
   element("frame").value = state.frame;
   element("frame-name").textContent = `${state.frame + 1} / ${scene.frames.length}   ${frame.name}`;
+  strip.show(frame.cameras, showBoxes);
   showBoxes();
 }
 
@@ -62,7 +65,9 @@ function shownObjects() {
 function showBoxes() {
   const objects = shownObjects();
   const found = objects.filter(({ kind }) => kind === "pred");
-  renderer.setLines([...groundLines(), ...objects.flatMap(objectLines)]);
+  const edges = objects.flatMap(objectLines);
+  renderer.setLines([...groundLines(), ...edges]);
+  strip.draw(edges);
   renderer.setFaces(found.flatMap(objectFaces));
   showCounts(found, objects.length - found.length);
   redraw();
@@ -122,6 +127,8 @@ function placeRings(matrix) {
 // -- controls ---------------------------------------------------------------------------------------------------------
 
 function connectControls() {
+  element("images").addEventListener("change", (event) => { element("cameras").hidden = !event.target.checked; });
+  element("images-row").hidden = scene.frames.every(({ cameras }) => cameras.length === 0);
   for (const name of ["pred", "gt", "velocity"]) {
     element(name).addEventListener("change", (event) => { state[name] = event.target.checked; showBoxes(); });
   }
@@ -144,10 +151,22 @@ function connectFrames() {
   element("frame").addEventListener("input", (event) => showFrame(Number(event.target.value)));
   element("previous").addEventListener("click", () => showFrame(state.frame - 1));
   element("next").addEventListener("click", () => showFrame(state.frame + 1));
+  element("play").addEventListener("click", play);
   addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step && event.target.tagName !== "INPUT") showFrame(state.frame + step);
   });
+}
+
+// Play the time line from here, round and round, or stop.
+function play() {
+  element("play").setAttribute("aria-pressed", String(player === null));
+  if (player !== null) {
+    clearInterval(player);
+    player = null;
+  } else {
+    player = setInterval(() => showFrame((state.frame + 1) % scene.frames.length), PLAY_STEP);
+  }
 }
 
 function buildClasses() {
