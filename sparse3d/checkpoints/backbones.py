@@ -6,6 +6,7 @@ torchvision's ResNet has its names alone; a detector of mmdetection puts `backbo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -144,7 +145,14 @@ def load_backbone(branch: nn.Module, path: str | Path) -> None:
     if not isinstance(checkpoint, Mapping) or any(key in checkpoint for key in STATE_KEYS):
         checkpoint = find_state(checkpoint, path, *STATE_KEYS)
     state = convert_names(checkpoint, ANY_FILE)
+    state = {name: value for name, value in state.items() if not _is_left_out(name, branch.backbone)}
     if any(name.startswith("neck.") for name in state):
         load_converted(branch, state)
     else:
         load_converted(branch.backbone, {name.removeprefix("backbone."): value for name, value in state.items()})
+
+
+def _is_left_out(name: str, backbone: nn.Module) -> bool:
+    """Return whether an entry belongs to a stage after the last one that a backbone has been built with."""
+    stage = re.match(r"backbone\.stages\.(\d+)\.", name)
+    return stage is not None and hasattr(backbone, "stages") and int(stage[1]) >= len(backbone.stages)

@@ -1,6 +1,6 @@
 """Weights of the official Focals Conv code -> ours: its CenterPoint tree (nuScenes) and its OpenPCDet tree (Waymo).
 
-The two trees name their parts differently, so a checkpoint's own names say which one it is of.
+The two trees name their parts differently, so a checkpoint's own names say which one it is of. Either may have Focals Conv-F's image network.
 
 Source: github.com/dvlab-research/FocalsConv, and OpenPCDet's port of it.
 """
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from . import centerpoint, dsvt
+from .backbones import RESNET
 from .centerpoint import SECOND_BEV, SQUEEZE, STEM, residual_rules, to_our_boxes
 from .convert import Rules, State, convert_names, prefixed
 
@@ -24,6 +25,8 @@ FOCAL: Rules = [
     (rf"conv_enlarge\.{REST}", r"enlarge.\1"),
     (r"conv_imp\.weight", "predictor.weight"),
 ]
+
+IMAGE_FOCAL: Rules = prefixed("conv_focal_multimodal", "image_focal", FOCAL)
 
 # Residual blocks; the layer after them is focal.
 CENTERPOINT_ENCODER: Rules = [
@@ -38,6 +41,7 @@ CENTERPOINT_ENCODER: Rules = [
         for rule in residual_rules(rf"conv{stage}\.{block}", f"stages.{stage - 1}.{block}")
     ),
     *(rule for stage in (2, 3) for rule in prefixed(rf"conv{stage}\.3", f"focals.{stage}", FOCAL)),
+    *IMAGE_FOCAL,
     *SQUEEZE,
 ]
 
@@ -48,16 +52,30 @@ OPENPCDET_ENCODER: Rules = [
     *prefixed(r"conv1\.1", "focals.1", FOCAL),
     *((rf"conv{stage}\.([012])\.{REST}", rf"stages.{stage - 1}.\1.\2") for stage in (2, 3, 4)),
     *(rule for stage in (2, 3) for rule in prefixed(rf"conv{stage}\.3", f"focals.{stage}", FOCAL)),
+    *IMAGE_FOCAL,
     (rf"conv_out\.{REST}", r"squeeze.\1"),
 ]
 
+
+def image_rules(prefix: str) -> Rules:
+    """Return the rules of Focals Conv-F's image network: a segmentation network's ResNet up to its first stage."""
+    return [
+        *prefixed(rf"{prefix}\.ifn\.model\.backbone", "image_branch.backbone", RESNET),
+        (rf"{prefix}\.ifn\.model\.(?:aux_)?classifier\.{REST}", None),  # not used there either
+        (rf"{prefix}\.reduce_blocks\.0\.conv\.{REST}", r"image_branch.neck.conv.\1"),
+        (rf"{prefix}\.reduce_blocks\.0\.bn\.{REST}", r"image_branch.neck.norm.\1"),
+    ]
+
+
 CENTERPOINT_TREE: Rules = [
+    *image_rules("network2d"),
     *prefixed("backbone", "point_branch.backbone", CENTERPOINT_ENCODER),
     *prefixed("neck", "point_branch.bev_backbone", SECOND_BEV),
     *prefixed("bbox_head", "head", centerpoint.HEAD),
 ]
 OPENPCDET_TREE: Rules = [
     ("global_step", None),
+    *image_rules(r"backbone_3d\.semseg"),
     *prefixed("backbone_3d", "point_branch.backbone", OPENPCDET_ENCODER),
     *prefixed("backbone_2d", "point_branch.bev_backbone", SECOND_BEV),
     *prefixed("dense_head", "head", dsvt.CENTER_HEAD),

@@ -21,6 +21,7 @@ from .images.eva02 import EVA02
 from .images.faster_rcnn import FasterRCNN
 from .images.fpn import FPN, SimpleFPN
 from .images.geometric_transfer import DepthAwareImageBranch
+from .images.reduction import ReduceMap
 from .images.resnet import ResNet
 from .images.sparse_rcnn import SparseRCNN
 from .images.swin import SwinTransformer
@@ -29,6 +30,7 @@ from .points.branch import PointBranch
 from .points.dsvt import DSVT
 from .points.focal_conv import FocalConv
 from .points.focal_encoder import FocalEncoder
+from .points.focal_fusion_branch import FocalFusionBranch
 from .points.fusion_branch import HeightAwareBranch
 from .points.mean_encoder import MeanVoxelEncoder
 from .points.sparse_branch import SparseConvBranch
@@ -57,6 +59,7 @@ __all__ = [
     "Features",
     "FocalConv",
     "FocalEncoder",
+    "FocalFusionBranch",
     "GroundTruth",
     "HeightAwareBranch",
     "ImageBEVBranch",
@@ -67,6 +70,7 @@ __all__ = [
     "MeanVoxelEncoder",
     "PointBranch",
     "Preprocessor",
+    "ReduceMap",
     "ResNet",
     "ResNetBEVBackbone",
     "ResidualBEVBackbone",

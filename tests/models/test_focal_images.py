@@ -33,29 +33,29 @@ def test_pixels_are_read_as_from_an_interpolated_map(shape: tuple[int, int]) -> 
 
 def test_a_position_falls_on_the_pixel_that_its_ray_meets() -> None:
     positions = torch.tensor([[0.19, -0.1, 2.0], [5.0, 0, 1.0], [0.0, 0.0, 0.0]])
-    rows, pixels = PixelRule().find(positions, pinhole(), 0, SIZE)
+    rows, pixels = PixelRule().find(positions, pinhole(), "front", SIZE)
     assert rows.tolist() == [0]
     assert pixels.tolist() == [[10, 5]]
 
 
 def test_what_lies_behind_is_seen_unless_there_is_a_least_depth() -> None:
     behind = torch.tensor([[0.1, 0.1, -2.0]])
-    assert len(PixelRule().find(behind, pinhole(), 0, SIZE)[0]) == 1
-    assert len(PixelRule(min_depths=[0.0]).find(behind, pinhole(), 0, SIZE)[0]) == 0
+    assert len(PixelRule().find(behind, pinhole(), "front", SIZE)[0]) == 1
+    assert len(PixelRule(min_depths={}).find(behind, pinhole(), "front", SIZE)[0]) == 0
     ahead = torch.tensor([[0.1, 0.1, 0.9], [0.1, 0.1, 1.1]])
-    assert PixelRule(min_depths=[9.0, 1.0]).find(ahead, pinhole(), 1, SIZE)[0].tolist() == [1]
+    assert PixelRule(min_depths={"left": 9.0, "front": 1.0}).find(ahead, pinhole(), "front", SIZE)[0].tolist() == [1]
 
 
 def test_pixels_are_truncated_before_and_after_the_scale() -> None:
     position = torch.tensor([[0.77, 0.0, 1.0]])  # u = 17.7 -> 17 -> 11.33 -> 11; without the first step 11.8
-    _, pixels = PixelRule(scale=2 / 3).find(position, pinhole(), 0, SIZE)
+    _, pixels = PixelRule(scale=2 / 3).find(position, pinhole(), "front", SIZE)
     assert pixels.tolist() == [[11, 4]]
 
 
 def test_the_first_row_and_column_may_be_blind() -> None:
     corner = torch.tensor([[-0.95, 0.0, 1.0], [0.0, -0.55, 1.0], [0.0, 0.0, 1.0]])
-    assert PixelRule().find(corner, pinhole(), 0, SIZE)[0].tolist() == [0, 1, 2]
-    assert PixelRule(skip_first=True).find(corner, pinhole(), 0, SIZE)[0].tolist() == [2]
+    assert PixelRule().find(corner, pinhole(), "front", SIZE)[0].tolist() == [0, 1, 2]
+    assert PixelRule(skip_first=True).find(corner, pinhole(), "front", SIZE)[0].tolist() == [2]
 
 
 def test_cameras_add_up_and_samples_look_into_their_own_images() -> None:
@@ -63,11 +63,11 @@ def test_cameras_add_up_and_samples_look_into_their_own_images() -> None:
     matrices = torch.stack([pinhole(), pinhole(8.0)]).repeat(2, 1, 1, 1)
     positions = torch.tensor([[0.1, 0.1, 1.0], [0.1, 0.1, 1.0], [50.0, 0, 1.0]])
     sample = torch.tensor([0, 1, 1], dtype=torch.int32)
-    seen = sample_images(maps, matrices, SIZE, positions, sample, PixelRule())
+    seen = sample_images(maps, matrices, [("left", "right")] * 2, SIZE, positions, sample, PixelRule())
     for row in (0, 1):
         parts = []
         for camera in (0, 1):
-            _, pixels = PixelRule().find(positions[row : row + 1], matrices[row, camera], camera, SIZE)
+            _, pixels = PixelRule().find(positions[row : row + 1], matrices[row, camera], "left", SIZE)
             parts.append(read_pixels(maps[row, camera], pixels, SIZE)[0])
         torch.testing.assert_close(seen[row], sum(parts))
     assert not seen[2].any()

@@ -81,7 +81,7 @@ class ResNet(StagedBackbone):
         depth: 18, 34, 50 or 101.
         base_channels: width of the stem; stage s (from 0) has 2^s times as many channels, from depth 50 on four times
             more.
-        out_stages: stages (from 0) whose output is returned.
+        out_stages: stages (from 0) whose output is returned; later ones are not built.
         frozen_stages: see ``StagedBackbone``; so the others.
         norm_eval: .
         checkpointing: .
@@ -112,6 +112,7 @@ class ResNet(StagedBackbone):
         stages = [
             make_stage(block, *sizes, **(dict(deformable=True) if number in deformable_stages else {}))
             for number, sizes in enumerate(zip(before, widths, num_blocks, STRIDES, strict=True))
+            if number <= max(out_stages, default=0)
         ]
         super().__init__(
             _stem(base_channels), stages, out_stages, frozen_stages, norm_eval, checkpointing, init_cfg=init_cfg

@@ -1,8 +1,9 @@
 """Sparse encoder with focal convolutions at the end of some stages.
 
-Training adds one auxiliary loss: the sum over all focal convolutions of `focal_layers.importance_loss`.
+One more may read the images, after everything else of the first stage (Focals Conv-F). Training adds one auxiliary
+loss: the sum over all focal convolutions of `focal_layers.importance_loss`.
 
-Source: Focal Sparse Convolutional Networks (Chen et al., CVPR 2022), section 3.3.
+Source: Focal Sparse Convolutional Networks (Chen et al., CVPR 2022), sections 3.3 and 3.4.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sparse3d.structures import Grid
 from sparse3d_ops.sparse import Sites, SparseTensor
 
 from ..targets.ground_truth import GroundTruth
-from .focal_conv import FocalConv
+from .focal_conv import FocalConv, Look
 from .focal_layers import BOX_RULES, importance_loss, inside_objects, voxel_positions
 from .sparse_encoder import Losses, SparseEncoder
 
@@ -34,6 +35,7 @@ class FocalEncoder(SparseEncoder):
         importance_targets: which voxels count as important: ``"rotated"``, those in an object; ``"doubled"``, as the
             code released for nuScenes has it (see ``inside_objects``); None for no loss at all, as the model published
             for nuScenes was trained.
+        image_focal: arguments of the ``FocalConv`` that reads the images; None for none.
 
     Raises:
         ValueError: as ``SparseEncoder``, and if a stage or the targets are unknown.
@@ -50,6 +52,7 @@ class FocalEncoder(SparseEncoder):
         focal_stages: Sequence[int] = (1, 2, 3),
         focal: Mapping[str, Any] | None = None,
         importance_targets: str | None = "rotated",
+        image_focal: Mapping[str, Any] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(grid, in_channels, channels, num_blocks, block, out_channels, init_cfg=init_cfg)
@@ -63,19 +66,39 @@ class FocalEncoder(SparseEncoder):
         self.focals = nn.ModuleDict(
             {str(number): FocalConv(channels[number - 1], **(focal or {})) for number in sorted(focal_stages)}
         )
+        self.image_focal = None if image_focal is None else FocalConv(channels[0], **image_focal)
 
-    def forward(self, x: SparseTensor, truth: GroundTruth | None = None) -> tuple[SparseTensor, Losses]:
-        """Encode voxels; arguments and results as ``SparseEncoder``, with ``loss_importance`` where there is truth."""
-        losses = []
+    def forward(
+        self, x: SparseTensor, truth: GroundTruth | None = None, look: Look | None = None
+    ) -> tuple[SparseTensor, Losses]:
+        """Encode voxels; arguments and results as ``SparseEncoder``, with ``loss_importance`` where there is truth.
+
+        ``look`` returns what voxels of the first stage see in the images, for ``image_focal``.
+        """
+        losses: list[Tensor] = []
         x = self.stem(x)
         for number, stage in enumerate(self.stages, start=1):
             x = stage(x)
             if str(number) in self.focals:
-                sites = x.sites
-                x, importance = self.focals[str(number)](x)
-                if truth is not None and self.importance_targets is not None:
-                    losses.append(self.loss(importance, sites, 2 ** (number - 1), truth))
+                x = self._focus(self.focals[str(number)], x, 2 ** (number - 1), truth, losses)
+            if number == 1 and self.image_focal is not None:
+                x = self._focus(self.image_focal, x, 1, truth, losses, look)
         return self.squeeze(x), {"loss_importance": sum(losses)} if losses else {}
+
+    def _focus(
+        self,
+        focal: FocalConv,
+        x: SparseTensor,
+        stride: int,
+        truth: GroundTruth | None,
+        losses: list[Tensor],
+        look: Look | None = None,
+    ) -> SparseTensor:
+        """Apply a focal convolution to voxels ``stride`` cells long, and append its loss where there is truth."""
+        out, importance = focal(x, look)
+        if truth is not None and self.importance_targets is not None:
+            losses.append(self.loss(importance, x.sites, stride, truth))
+        return out
 
     def loss(self, importance: Tensor, sites: Sites, stride: int, truth: GroundTruth) -> Tensor:
         """Return the loss (a scalar) of the importances ``[N]`` of voxels that are ``stride`` cells long."""

@@ -41,5 +41,9 @@ class SparseConvBranch(PointBranch):
         """Return the map ``[B, C x layers, Y, X]`` of voxel features ``[V, C]``, and the backbone's losses."""
         x = SparseTensor(features, batch.voxels.coords, self.backbone.spatial_shape, batch.batch_size)
         truth = GroundTruth.gather(samples) if samples else None
-        x, losses = self.backbone(x, truth)
+        x, losses = self.backbone(x, truth, **self.context(image_features))
         return stack_layers(x), losses
+
+    def context(self, image_features: Features | None) -> dict[str, Any]:
+        """Return what else the backbone is told; nothing, where it reads voxels alone."""
+        return {}

@@ -79,10 +79,11 @@ def check_centerpoint_block(case: Case) -> None:
     intrinsics = torch.eye(4).repeat(*inputs["cam_intrinsic"].shape[:2], 1, 1)
     intrinsics[..., :3, :3] = inputs["cam_intrinsic"]
     lidar2img = (intrinsics.double() @ inputs["lidar2cam"].double()).transpose(0, 1)
-    depths = [float(config["depth_thres"][camera]) for camera in config["cameras"]]
+    depths = {camera: float(config["depth_thres"][camera]) for camera in config["cameras"]}
     rule = PixelRule(scale=float(Fraction(config["image_scale"])), min_depths=depths, skip_first=True)
     size = tuple(inputs["image_hw"].tolist())
-    return _check_block(case, block, grid, "doubled", _View(images.transpose(0, 1), lidar2img, size, grid, rule))
+    views = _View(images.transpose(0, 1), lidar2img, size, grid, rule, tuple(config["cameras"]))
+    return _check_block(case, block, grid, "doubled", views)
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,12 @@ class _View:
     size: tuple[int, int]
     grid: Grid
     rule: PixelRule
+    names: tuple[str, ...] = ("image",)
 
     def __call__(self, sites: Sites) -> Tensor:
         positions = voxel_positions(sites, self.grid, 1)
-        return sample_images(self.maps, self.lidar2img, self.size, positions, sites.indices[:, 0], self.rule)
+        rig = self.lidar2img, [self.names] * len(self.maps)
+        return sample_images(self.maps, *rig, self.size, positions, sites.indices[:, 0], self.rule)
 
 
 def _check_block(case: Case, block: FocalConv, grid: Grid, rule: str, view: _View | None = None) -> None:
