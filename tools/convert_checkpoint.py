@@ -30,6 +30,7 @@ DEFAULTS = {
     "dsvt": "dsvt/dsvt_pillar_nuscenes.py",
     "focals_conv": "focals_conv/focals_conv_voxel0075_nuscenes.py",
     "sparsebev": "sparsebev/sparsebev_r50_nuimg_704x256.py",
+    "sparsefusion": "sparsefusion/sparsefusion_r50_nuscenes.py",
 }
 
 

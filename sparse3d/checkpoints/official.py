@@ -13,7 +13,7 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from ..engine.files import read_checkpoint
-from . import centerpoint, dsvt, focals_conv, matrixvt, mv2d, sparsebev, voxelkp
+from . import centerpoint, dsvt, focals_conv, matrixvt, mv2d, sparsebev, sparsefusion, voxelkp
 from .convert import find_state, load_converted
 from .spconv import to_own_layout
 
@@ -24,6 +24,7 @@ SYSTEMS: Mapping[str, ModuleType] = {
     "matrixvt": matrixvt,
     "mv2d": mv2d,
     "sparsebev": sparsebev,
+    "sparsefusion": sparsefusion,
     "voxelkp": voxelkp,
 }
 

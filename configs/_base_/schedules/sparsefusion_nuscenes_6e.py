@@ -1,6 +1,6 @@
 # SparseFusion's published recipe: one cycle over 6 epochs, 4 GPUs x 4 samples. The learning rate rises eightfold over
-# the first 40 % and falls to 1e-4 of its start; beta1 runs from 0.9 to 0.805 and back. What is pretrained has a tenth of
-# the rate, where it is trained at all.
+# the first 40 % and falls to 1e-4 of its start; beta1 runs from 0.9 to 0.805 and back. What is pretrained has a tenth
+# of the rate, where it is trained at all.
 max_epochs = 6
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs="$max_epochs", val_interval=1)
 optim_wrapper = dict(

@@ -177,8 +177,8 @@ class SeenCells:
         cells: Tensor,  # [B, Y X, C]
     ) -> Tensor:  # [B, Y X, C]
         """Return ``cells`` where no camera looked, else the maximum over cameras; see step 4."""
-        rows = self._rows(cells)[self.filled]
-        flat = cells.flatten(0, 1).index_reduce(0, rows, looked[self.filled], "amax", include_self=False)
+        rows = self._rows(cells)[self.filled][:, None].expand(-1, cells.shape[2])
+        flat = cells.flatten(0, 1).scatter_reduce(0, rows, looked[self.filled], "amax", include_self=False)
         return flat.view_as(cells)
 
     def _rows(self, cells: Tensor) -> Tensor:
