@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..structures import Frame
+from ..structures.skeleton import MISSING, NUM_KEYPOINTS
 from .arrow_file import ArrowKind, arrow_metadata, arrow_writer, merge_arrow, open_arrow, read_batches
 from .index_schema import INDEX_VERSION, SCHEMA, decode_frame, encode_frames
 
@@ -142,6 +143,15 @@ class FrameIndex(Sequence[Frame]):
         return ObjectColumns.encode(
             pc.list_flatten(categories), pc.list_flatten(points).to_numpy(), np.repeat(np.arange(len(self)), counts)
         )
+
+    def shows_keypoints(self) -> np.ndarray:
+        """Return ``[F]`` bool: whether anybody in a frame has a keypoint (Waymo); no frame is decoded."""
+        (column,) = self._columns("annotations.waymo.keypoint_visibility")
+        counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        visibility = pc.list_flatten(pc.list_flatten(column)).to_numpy().reshape(-1, NUM_KEYPOINTS)
+        shows = np.zeros(len(self), dtype=bool)
+        shows[np.repeat(np.arange(len(self)), counts)[(visibility != MISSING).any(axis=1)]] = True
+        return shows
 
     def scenes_and_timestamps(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the scene's name ``[F]`` and the timestamp ``[F]`` int64 of each frame; no frame is decoded."""

@@ -141,7 +141,7 @@ def _annotation_columns(annotations: Annotations | None) -> dict[str, Any]:
 
 
 def _rows(values: np.ndarray) -> list:
-    return list(values if values.ndim == 1 else values.reshape(len(values), -1))
+    return [row.ravel() for row in values] if values.ndim > 1 else list(values)
 
 
 # -- row -> Frame -----------------------------------------------------------------------------------------------------

@@ -20,5 +20,7 @@ augment = dict(
         dict(type="RandomScale", factors=[0.95, 1.05]),
     ],
 )
+train_dataset = dict(keypoints_only=True)
+test_dataset = dict(keypoints_only=True)
 train_dataloader = dict(batch_size=2)
 test_evaluator = dict(_delete_=True, type="WaymoKeypointMetric", class_names="$class_names")

@@ -1,0 +1,85 @@
+"""People with keypoints: which frames have them, and whom to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sparse3d.datasets import FrameIndex, WaymoDataset, write_index
+from sparse3d.datasets.transforms import LoadAnnotations, RemoveUnlabelledPeople
+from sparse3d.structures import Boxes3D, Frame, InstanceData, Sample
+from sparse3d.structures.skeleton import MISSING, NUM_KEYPOINTS, OCCLUDED, VISIBLE
+from tests.evaluation.waymo_cases import annotations, frame
+
+WALKER, RIDER = [12.0, -5, 1, 0.8, 0.8, 1.7, 1.0], [40.0, 8, 1, 1.8, 0.7, 1.7, 2.0]
+
+
+def in_folder(recorded: Frame, folder: Path) -> Frame:
+    return replace(recorded, lidar=replace(recorded.lidar, path=str(folder / "points.f32")))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """A labelled person; no annotations; people whom nobody labelled; nobody; two people of whom one is labelled."""
+    both = annotations([WALKER, RIDER], ["Pedestrian", "Cyclist"])
+    nobody = annotations([WALKER, RIDER], ["Pedestrian", "Cyclist"])
+    nobody.waymo.keypoint_visibility[:] = MISSING
+    both.waymo.keypoint_visibility[0] = MISSING
+    both.waymo.keypoint_visibility[1, 3:] = MISSING
+    labelled = annotations([WALKER], ["Pedestrian"])
+    objects = [labelled, None, nobody, annotations([], []), both]
+    frames = [in_folder(frame(each, number), tmp_path) for number, each in enumerate(objects)]
+    path = tmp_path / "index.arrow"
+    write_index(path, frames, {"dataset": "waymo"}, tmp_path)
+    return path
+
+
+def test_the_index_knows_who_has_keypoints(index: Path) -> None:
+    shows = FrameIndex(index, index.parent).shows_keypoints()
+    assert shows.tolist() == [True, False, False, False, True]
+
+
+def test_a_data_set_of_frames_with_keypoints(index: Path) -> None:
+    people = ["Pedestrian", "Cyclist"]
+    chosen = WaymoDataset(index.parent, index.name, people, indices=[4, 3, 0, 1], keypoints_only=True)
+    assert [chosen.frame(item).token for item in range(2)] == [frame(None, 4).token, frame(None, 0).token]
+    assert len(chosen) == 2
+    assert len(WaymoDataset(index.parent, index.name, people)) == 5
+
+
+def test_an_index_of_another_data_set_shows_none(tmp_path: Path) -> None:
+    objects = annotations([WALKER], ["Pedestrian"])
+    object.__setattr__(objects, "waymo", None)
+    write_index(tmp_path / "index.arrow", [in_folder(frame(objects), tmp_path)], {}, tmp_path)
+    assert FrameIndex(tmp_path / "index.arrow", tmp_path).shows_keypoints().tolist() == [False]
+
+
+def test_people_nobody_labelled_leave_with_their_points() -> None:
+    visibility = torch.full((3, NUM_KEYPOINTS), MISSING)
+    visibility[1, 5], visibility[2] = OCCLUDED, VISIBLE
+    gt = InstanceData(
+        boxes=Boxes3D([[0.0, 0, 0, 2, 2, 2, 0], [10, 0, 0, 2, 2, 2, 0], [20, 0, 0, 2, 2, 2, 0]]),
+        labels=torch.arange(3),
+        keypoints=torch.zeros(3, NUM_KEYPOINTS, 3),
+        keypoint_visibility=visibility,
+    )
+    points = torch.tensor([[0.5, 0.5, 0.5, 1], [10.5, 0, 0, 2], [5.0, 0, 0, 3], [0.9, -0.9, 0.9, 4]])
+    sample = Sample().replace(points=points, gt=gt)
+    left = RemoveUnlabelledPeople()(sample, np.random.default_rng(0))
+    assert left.points[:, 3].tolist() == [2, 3]
+    assert left.gt.labels.tolist() == [1, 2] and len(left.gt.keypoints) == 2
+    assert len(sample.points) == 4 and len(sample.gt.labels) == 3
+
+
+def test_keypoints_are_loaded_beside_the_boxes() -> None:
+    objects = annotations([WALKER, RIDER], ["Pedestrian", "Cyclist"])
+    objects.waymo.keypoint_visibility[1, 2] = MISSING
+    load = LoadAnnotations(["Pedestrian", "Cyclist"], keypoints=True)
+    gt = load(Sample.from_frame(frame(objects)), np.random.default_rng(0)).gt
+    assert gt.keypoints.shape == (2, NUM_KEYPOINTS, 3)
+    torch.testing.assert_close(gt.keypoints[1, 2], gt.boxes.centers[1])
+    np.testing.assert_allclose(gt.keypoints[0], objects.waymo.keypoints[0], rtol=1e-6)
