@@ -14,11 +14,11 @@ from torch import Tensor
 from sparse3d.checkpoints.detectors_2d import load_detector
 from sparse3d.registry import MODELS
 from sparse3d.structures import Batch, Sample
+from sparse3d.structures.image_objects import objects_in_images
 from sparse3d_ops import iou_2d
 
 from ..features import Features
 from ..targets.ground_truth import GroundTruth
-from ..targets.image_objects import objects_in_images
 from .branch import ImageBranch
 from .detections import Detector2D, ImageBoxes, ImageDetections, join
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse3d.models.targets.image_objects import MIN_AREA, objects_in_images
 from sparse3d.structures import Boxes3D, Cameras
+from sparse3d.structures.image_objects import MIN_AREA, objects_in_images
 
 from .test_sparsebev import SIZE, rig
 

@@ -18,7 +18,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from sparse3d.structures import Boxes3D, Cameras
+from .boxes import Boxes3D
+from .cameras import Cameras
 
 MIN_AREA = 64.0  # pixels²; what appears smaller is left out
 PAIRS = torch.tensor(list(combinations(range(8), 2)))
