@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -22,13 +23,13 @@ IMAGES = ".jpegs"
 class PackedWriter:
     """Appends blocks to an open file."""
 
-    def __init__(self, file) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def append(self, block: np.ndarray | bytes) -> int:
         """Write a block; returns the byte where it begins, which is what ``read_block`` asks for."""
         offset = self._file.tell()
-        data = memoryview(np.ascontiguousarray(block) if isinstance(block, np.ndarray) else block).cast("B")
+        data = block.tobytes() if isinstance(block, np.ndarray) else block
         self._file.write(LENGTH.pack(len(data)))
         self._file.write(data)
         return offset

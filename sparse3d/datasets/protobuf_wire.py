@@ -164,7 +164,7 @@ def _packed_varints(data: memoryview) -> np.ndarray:
     ends = np.flatnonzero(octets < 0x80)
     if len(octets) and (len(ends) == 0 or ends[-1] != len(octets) - 1):
         raise ValueError("no protobuf message, or cut off: a number does not end")
-    starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
+    starts = np.concatenate([[0], ends + 1])[:-1].astype(np.int64)
     places = np.arange(len(octets)) - np.repeat(starts, ends - starts + 1)
     shifted = (octets & 0x7F).astype(np.uint64) << (7 * places).astype(np.uint64)
     return np.add.reduceat(shifted, starts).view(np.int64) if len(ends) else np.zeros(0, dtype=np.int64)
@@ -175,7 +175,7 @@ def _packed_varints(data: memoryview) -> np.ndarray:
 
 def write_integer(number: int, value: int) -> bytes:
     """Return a field with an integer, enumeration or truth value."""
-    return write_varint(number << 3 | VARINT) + write_varint(value % RANGE)
+    return write_varint(number << 3 | VARINT) + write_varint(int(value) % RANGE)
 
 
 def write_float(number: int, value: float) -> bytes:

@@ -68,15 +68,16 @@ def points_of(
     _check(image, cell_poses)
     rows, columns = np.nonzero(~(image[..., 0] <= 0))  # NaN is no empty cell
     cells = image[rows, columns]
+    poses = None if cell_poses is None else cell_poses[rows, columns].astype(np.float64)
+    broken = ~np.isfinite(cells if poses is None else np.concatenate([cells, poses], axis=1)).all(axis=1)
+    if broken.any():
+        row, column = rows[broken][0], columns[broken][0]
+        raise ValueError(f"{broken.sum()} cells hold NaN or infinity, the first is row {row}, column {column}")
     points = _in_vehicle(cells[:, 0].astype(np.float64), rows, columns, image.shape[:2], calibration)
-    if cell_poses is not None:
-        points = _undo_motion(points, cell_poses[rows, columns].astype(np.float64), pose)
+    if poses is not None:
+        points = _undo_motion(points, poses, pose)
     out = np.empty((len(points), NUM_COLUMNS), dtype=np.float32)
     out[:, :3], out[:, 3:5], out[:, 5] = points, cells[:, 1:3], cells[:, 3] == 1
-    broken = np.flatnonzero(~np.isfinite(out).all(axis=1))
-    if len(broken):
-        row, column = rows[broken[0]], columns[broken[0]]
-        raise ValueError(f"{len(broken)} cells hold NaN or infinity, the first is row {row}, column {column}")
     return out
 
 

@@ -20,6 +20,7 @@ from sparse3d.datasets.synthetic.rays import distance_to_part, surface_normal
 from sparse3d.datasets.synthetic.rig import BEAMS, CAMERAS, COLUMNS, HDL32E, LIDAR, pose_matrix
 from sparse3d.datasets.synthetic.street import KERB_HEIGHT
 from sparse3d.datasets.synthetic.world import World
+from tests.datasets.solids import surface_distance
 
 FRAMES, INTERVAL = 3, 0.5
 STAMP = 0.5
@@ -234,17 +235,6 @@ def test_points_lie_on_the_surfaces_they_were_cast_on(world: World, swept):
         local = offset @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
         distance = np.min([np.abs(surface_distance(parts, part, local)) for part in range(len(parts.kind))], axis=0)
         assert distance.max() < 6 * HDL32E.noise + 0.1  # a near, fast thing moves on while the beam crosses it
-
-
-def surface_distance(parts, part: int, points: np.ndarray) -> np.ndarray:
-    """Distance to a solid's surface: exact for hulls (outside of corners: a lower bound), first order for others."""
-    local = (points - parts.center[part]) @ parts.rotation[part]
-    half = parts.half[part]
-    if parts.kind[part] == HULL:
-        return (local @ parts.planes[part, :, :3].T - parts.planes[part, :, 3]).max(axis=1)
-    if parts.kind[part] == CYLINDER:
-        return np.maximum(np.hypot(local[:, 0], local[:, 1]) - half[0], np.abs(local[:, 2]) - half[2])
-    return (np.linalg.norm(local / half, axis=1) - 1) * half.min()
 
 
 def test_points_of_an_object_lie_in_its_box(world: World, swept):
