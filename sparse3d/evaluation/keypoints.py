@@ -63,12 +63,18 @@ class KeypointResult:
     full_set: Mapping[str, float]
 
     def to_dict(self) -> dict[str, float]:
-        """Return all numbers by name, for logs."""
+        """Return all numbers by name."""
         return {**self.matched_only, **self.full_set}
+
+    def summary(self) -> dict[str, float]:
+        """Return the numbers of the table by name, for logs: of the many thresholds, those in use."""
+        numbers = self.to_dict()
+        names = (entry.format(group) for group in GROUPS for entry in TABLE_COLUMNS.values())
+        return {name: numbers[name] for name in names}
 
     def table(self) -> str:
         """Return the numbers as lines of text, one line a group of keypoints; MPJPE and PEM are in metres."""
-        numbers = self.to_dict()
+        numbers = self.summary()
         header = f"{'group':<12}" + "".join(f"{name:>10}" for name in TABLE_COLUMNS)
         lines = [
             f"{group:<12}" + "".join(f"{numbers[entry.format(group)]:>10.4f}" for entry in TABLE_COLUMNS.values())

@@ -36,7 +36,8 @@ class ScoredPeople:
 class WaymoKeypointMetric(BaseMetric):
     """Score keypoints, and write the files of the pose estimation challenge.
 
-    See ``evaluate_keypoints`` for the metrics; entries have a prefix: ``keypoints/MPJPE/ALL``, ``keypoints/PEM/ALL``.
+    See ``evaluate_keypoints`` for the metrics. Entries of the table are returned with a prefix:
+    ``keypoints/MPJPE/ALL``, ``keypoints/PEM/WRISTS``.
     People with a box but without keypoints are found for nothing: a prediction that matches one does not count.
 
     Args:
@@ -94,7 +95,7 @@ class WaymoKeypointMetric(BaseMetric):
                 return {}
         result = self.score(results)
         MMLogger.get_current_instance().info("Waymo keypoints (%s)\n%s", self.protocol, result.table())
-        return result.to_dict()
+        return result.summary()
 
     def score(self, results: Sequence[ScoredPeople]) -> KeypointResult:
         """Score what ``process`` kept in ``results``.
