@@ -181,9 +181,9 @@ class Preparation:
     def __init__(self, config: Config) -> None:
         dataset = config.test_dataloader.dataset
         steps = list(dataset.pipeline)
-        loaders = [build_transform(step) for step in steps if _is_loader(step)]
+        loaders = [build_transform(step) for step in steps if is_loader(step)]
         self.whole = Compose(steps)
-        self.after_loading = Compose([step for step in steps if not _is_loader(step)])
+        self.after_loading = Compose([step for step in steps if not is_loader(step)])
         self.load_points = next((each for each in loaders if isinstance(each, LoadPoints)), None)
         images = next((each for each in loaders if isinstance(each, LoadImages)), None)
         self.camera_names = None if images is None else images.names
@@ -306,7 +306,8 @@ def _to_image(name: str, image: np.ndarray | str | os.PathLike) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
-def _is_loader(step: Mapping[str, Any]) -> bool:
+def is_loader(step: Mapping[str, Any]) -> bool:
+    """Return whether a step of a pipeline reads what the later ones work on."""
     return step["type"].startswith(LOADER)
 
 

@@ -1,0 +1,91 @@
+"""The served page: what the controls let through, and in a real browser that there is something to see."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sparse3d.datasets import write_index
+from sparse3d.datasets.nuscenes_frames import scene_frames
+from sparse3d.datasets.nuscenes_tables import load_tables
+from sparse3d.structures import Sample
+from tests.conftest import REPOSITORY
+from tests.e2e.conftest import ToolRunner, tool  # noqa: F401 (a fixture)
+from tests.visualization.scenes import NAMES, box, predictions, truth
+from tests.visualization.test_web import CHROMIUM, Page, cloud, scene_of
+from tests.visualization.test_web_cameras import camera_sample
+
+viser = pytest.importorskip("viser")
+
+from sparse3d.visualization.server import SceneServer, box_lines, point_colors  # noqa: E402
+
+SYNTH = REPOSITORY / "tests" / "data" / "golden" / "nuscenes_synth"
+PORT = 18473
+
+
+@pytest.fixture
+def server() -> SceneServer:
+    other = Sample(points=cloud(), gt=truth(box(1, 2)), pred=predictions(box(3, 4), box(5, 6), scores=[0.9, 0.2]))
+    served = SceneServer([camera_sample(), other, Sample()], NAMES, PORT)
+    yield served
+    served.stop()
+
+
+def test_controls_choose_what_is_shown(server: SceneServer) -> None:
+    assert [len(each) for each in server._objects()] == [1, 1]
+    server.sample = server.samples[1]
+    server.score.value = 0.1
+    assert [len(each) for each in server._objects()] == [1, 2]
+    server.gt.value = False
+    assert [len(each) for each in server._objects()] == [0, 2]
+    server.sample = server.samples[2]
+    server._show_frame()  # a frame without anything
+    assert server.facts.content == "0 predictions, 0 objects"
+
+
+def test_lines_and_colours() -> None:
+    from sparse3d.visualization.objects import read_ground_truth
+
+    lines = box_lines(read_ground_truth(truth(box(1, 2), box(3, 4)), NAMES))
+    assert lines.shape == (26, 2, 3)
+    np.testing.assert_allclose(lines[12], [[1, 2, 0], [3, 2, 0]])  # the tick ends in the middle of the front face
+    low, high = point_colors(np.array([[0, 0, -1, 0], [0, 0, 3, 0]], np.float32), "height")
+    assert (low != high).any() and point_colors(np.zeros((2, 3), np.float32), "time").shape == (2, 3)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_shows_points_and_boxes(server: SceneServer, tmp_path: Path) -> None:
+    picture = tmp_path / "page.png"
+    flags = "--headless --no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --virtual-time-budget=15000"
+    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,700"]
+    subprocess.run(
+        [*command, f"--screenshot={picture}", f"http://localhost:{server.port}"],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    scene = cv2.imread(str(picture)).astype(int)[170:, :650]  # beside the controls, below the browser's notice
+    blue, _, red = scene.transpose(2, 0, 1)
+    assert ((red > 150) & (blue < 110)).sum() > 50  # the car's orange lines
+    assert ((red > 150) & (blue > 150)).sum() > 50  # white ones of the ground truth
+    assert len(np.unique(scene.reshape(-1, 3), axis=0)) > 50  # points by height
+
+
+def test_the_tool_writes_a_page(tool: ToolRunner, tmp_path: Path) -> None:  # noqa: F811
+    frames = list(scene_frames(load_tables(SYNTH / "v1.0-mini", ["scene-0061"]), "scene-0061", SYNTH))
+    data = tmp_path / "data"
+    data.mkdir()
+    write_index(data / "sparse3d_val.arrow", frames, {}, SYNTH)
+    for name in ("samples", "sweeps"):
+        (data / name).symlink_to(SYNTH / name)
+    page = tmp_path / "scene.html"
+    tool("view", "pillar_tiny", "--data", data, "--frames", "0:2", "--html", page)
+    found = scene_of(Page(page.read_text(encoding="utf-8")))["frames"]
+    assert len(found) == 2 and found[0]["count"] > 100 and len(found[0]["cameras"]) == 6
+    assert found[0]["gt"]["boxes"]
+    with pytest.raises(SystemExit, match="none of them"):
+        tool("view", "pillar_tiny", "--data", data, "--frames", "90:", "--html", page)
