@@ -24,11 +24,11 @@ from sparse3d.zoo import find_config
 from tests.conftest import REPOSITORY
 
 SYNTH = REPOSITORY / "tests" / "data" / "golden" / "nuscenes_synth"
-LIDAR, CAMERA = "pillar_tiny", "sparsebev_r50_demo"
+LIDAR, CAMERA = "pillar_tiny", "sparsebev_r18_demo"
 LIDAR_OPTIONS = {"model.head.decoder.score_threshold": 0.0, "model.head.decoder.max_per_sample": 40}
 CAMERA_OPTIONS = {
-    "image_size": [64, 96], "num_queries": 12, "past": [0.5], "model.head.num_layers": 1,
-    "model.image_branch.backbone.base_channels": 4, "model.image_branch.neck.in_channels": [16, 32, 64, 128],
+    "image_size": [64, 96], "num_queries": 12, "past": [0.5], "num_frames": 2, "model.head.num_layers": 1,
+    "model.image_branch.backbone.base_channels": 8, "model.image_branch.neck.in_channels": [8, 16, 32, 64],
     "model.head.decoder.score_threshold": 0.0,
 }  # fmt: skip
 

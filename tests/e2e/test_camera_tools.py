@@ -10,10 +10,11 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-CONFIG = "configs/sparsebev/sparsebev_r50_demo.py"
+CONFIG = "configs/sparsebev/sparsebev_r18_demo.py"
 SMALL = [
+    "past=[0.5]", "num_frames=2",
     "image_size=[64,160]", "resize_factors=[0.9,1.2]", "num_queries=16", "model.head.num_layers=2",
-    "model.image_branch.backbone.base_channels=4", "model.image_branch.neck.in_channels=[16,32,64,128]",
+    "model.image_branch.backbone.base_channels=8", "model.image_branch.neck.in_channels=[8,16,32,64]",
     "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False", "test_dataloader.num_workers=0",
 ]  # fmt: skip
 
