@@ -24,9 +24,12 @@ EXTRAS = {
     "cu126": ["spconv-cu126>=2.3.8"],
     "triton": ["spconv-triton>=1.0"],
     "image": ["timm>=1.0"],
+    "files": ["plyfile>=1.0"],
     "open3d": ["open3d>=0.18"],
+    "web": ["viser>=1.1"],
     "deploy": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22"],
     "mmdet3d": ["mmdet3d>=1.4"],
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26"],
 }
 # nuscenes-devkit is the oracle of our metric. Its wheel pins numpy < 2 although it runs on numpy 2, so `make install`
 # installs it with --no-deps; what it needs at run time stands here.
@@ -40,6 +43,8 @@ DEVKIT_NEEDS = [
 ]
 EXTRAS["dev"] = [
     *DEVKIT_NEEDS,
+    *EXTRAS["files"],
+    *EXTRAS["web"],
     "pytest>=8",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
@@ -58,9 +63,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=[*find_packages(include=["sparse3d", "sparse3d.*"]), *find_packages("ops")],
-    package_data={"sparse3d.visualization": ["page/*"]},
-    package_dir={"sparse3d": "sparse3d", "sparse3d_ops": "ops/sparse3d_ops"},
+    # The configs are data of the installed package, so that models are found by their names there too.
+    packages=[*find_packages(include=["sparse3d", "sparse3d.*"]), "sparse3d.configs", *find_packages("ops")],
+    package_data={"sparse3d.visualization": ["page/*"], "sparse3d.configs": ["*/*", "_base_/*/*"]},
+    package_dir={"sparse3d": "sparse3d", "sparse3d.configs": "configs", "sparse3d_ops": "ops/sparse3d_ops"},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
 )
