@@ -24,6 +24,7 @@ import sparse3d  # noqa: F401  # before torch: it says how threads wait
 # isort: split
 import numpy as np
 import torch
+from ops_suites.images import images_suite
 from ops_suites.kernels import boxes_suite, segment_suite, voxelize_suite, windows_suite
 from ops_suites.metric import FULL_SAMPLES, metric_suite
 from ops_suites.sampling import sampling_suite
@@ -38,6 +39,7 @@ SUITES: dict[str, Callable[[argparse.Namespace], Iterator[Case]]] = {
     "boxes": boxes_suite,
     "windows": windows_suite,
     "sampling": sampling_suite,
+    "images": images_suite,
     "sparse_conv": sparse_conv_suite,
     "metric": metric_suite,
 }

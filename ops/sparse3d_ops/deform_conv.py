@@ -85,7 +85,7 @@ def _convolve(
     groups: int,
 ) -> Tensor:
     deform_groups, size = _check(x, offsets, weight, mask, stride, padding, dilation, groups)
-    places = _tap_places(weight.shape[2:], size, stride, padding, dilation, x.device)  # [P, K, 2]
+    places = _tap_places((weight.shape[2], weight.shape[3]), size, stride, padding, dilation, x.device)  # [P, K, 2]
     by_group = (len(x), deform_groups, places.shape[1])
     displaced = offsets.float() if offsets.dtype in HALF else offsets
     displaced = displaced.reshape(*by_group, 2, len(places)).permute(0, 4, 1, 2, 3)

@@ -15,6 +15,7 @@ Source: Mask R-CNN (He et al., ICCV 2017), section 3; half pixel and adaptive sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -93,13 +94,16 @@ def _grid(
 def _average_reference(
     features: Tensor, index: Tensor, grid: tuple[Tensor, Tensor, Tensor], output_size: int
 ) -> Tensor:
-    parts = zip(index.split(BOXES_AT_ONCE), *(each.split(BOXES_AT_ONCE) for each in grid), strict=True)
-    averages = [_average_some(features[images], *own, output_size) for images, *own in parts]
+    averages = [
+        _average_some(features[index[rows]], [each[rows] for each in grid], output_size)
+        for rows in torch.arange(len(index), device=index.device).split(BOXES_AT_ONCE)
+    ]
     return torch.cat(averages) if averages else features.new_zeros(0, features.shape[1], output_size, output_size)
 
 
-def _average_some(features: Tensor, starts: Tensor, cells: Tensor, counts: Tensor, output_size: int) -> Tensor:
+def _average_some(features: Tensor, grid: Sequence[Tensor], output_size: int) -> Tensor:
     """Return ``[R, C, P, P]`` of one map ``[R, C, H, W]`` a box."""
+    starts, cells, counts = grid
     along_y, along_x = (
         _axis_weights(starts[:, axis], cells[:, axis], counts[:, axis], output_size, features.shape[2 + axis])
         for axis in (0, 1)

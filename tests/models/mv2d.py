@@ -57,8 +57,8 @@ def detector(detector_2d: dict[str, Any] = FASTER_RCNN, **changes: Any) -> Detec
             data_preprocessor=dict(type="Preprocessor", images=dict(size_divisor=32)),
             image_branch=dict(
                 type="DetectorBranch",
-                backbone=dict(type="ResNet", depth=18, base_channels=4),
-                neck=dict(type="FPN", in_channels=[4, 8, 16, 32], out_channels=CHANNELS, num_outs=5),
+                backbone=dict(type="ResNet", depth=18, base_channels=8),
+                neck=dict(type="FPN", in_channels=[8, 16, 32, 64], out_channels=CHANNELS, num_outs=5),
                 detector=detector_2d,
                 num_frames=changes.get("num_frames", 1),
             ),
