@@ -18,6 +18,7 @@ from sparse3d.models import (
     Detector3D,
     DynamicVoxelEncoder,
     FocalEncoder,
+    ImageBEVBranch,
     MeanVoxelEncoder,
     PointBranch,
     SparseConvBranch,
@@ -26,6 +27,8 @@ from sparse3d.models import (
 from sparse3d.models.bev.scatter import lay_out
 
 from .autoware_graph import PluginConvolution, PluginGraph
+from .camera_graph import CameraGraph, camera_inputs
+from .camera_inputs import CameraInputs, CameraScan
 from .coord_inputs import CoordIndexing
 from .folding import fold_dense
 from .inputs import DescribedPoints, MeanPoints, PointInputs, tree_of
@@ -46,13 +49,13 @@ class Plan:
     """What is exported of a detector.
 
     Args:
-        prepare: how points become inputs.
+        prepare: how a scan becomes inputs.
         graphs: the graphs, in the order in which they run.
         outputs: what the last one's outputs mean.
         dialect: which operators they are made of, one of ``DIALECTS``.
     """
 
-    prepare: PointInputs
+    prepare: PointInputs | CameraInputs
     graphs: list[nn.Module]
     outputs: Outputs
     dialect: str = PLAIN
@@ -64,23 +67,27 @@ def plan(
     max_voxels: int | None = None,
     max_points: int | None = None,
     dialect: str = PLAIN,
+    scan: CameraScan | None = None,
 ) -> Plan:
     """Return what is exported of a detector, made of copies of its modules.
 
     Args:
-        detector: a LiDAR detector.
+        detector: a LiDAR detector, or one that looks at images from above.
         precision: ``"fp32"``, ``"fp16"``, or ``"int8"``, whose graph is quantised once it is written.
         max_voxels: voxels of a scan at most; None takes 40,000 for pillars and 120,000 for voxels, or what the grid
             has if that is less.
         max_points: points of a scan inside of the grid at most, where a graph reads points; None takes 500,000, which
             is well above ten sweeps of nuScenes (about 300,000).
         dialect: ``"plain"``, standard operators, or ``"autoware"``, sparse convolutions as nodes of Autoware's plugins.
+        scan: of the number of cameras and the size that a camera detector is exported for.
 
     Raises:
         ValueError: if a part of the detector has no way into a graph yet; it is named.
     """
     check_parts(detector)
     detector, dtype = deepcopy(detector).eval(), PRECISIONS[precision]
+    if detector.point_branch is None:
+        return _plan_cameras(detector, precision, dialect, scan)
     grid = detector.point_branch.grid
     voxels = max_voxels or min(prod(grid.shape), MAX_PILLARS if grid.shape[0] == 1 else MAX_VOXELS)
     fold_dense(detector)
@@ -96,9 +103,14 @@ def plan(
 def check_parts(detector: Detector3D) -> None:
     """Raise ``ValueError`` for a detector with a part that cannot be exported."""
     branch = detector.point_branch
+    if type(detector.head).__name__ not in OUTPUTS:
+        raise ValueError(f"export: head is a {type(detector.head).__name__}; known are {', '.join(OUTPUTS)}")
+    if branch is None and type(detector.image_branch) is ImageBEVBranch:
+        return
     if detector.image_branch is not None or type(branch) not in (PointBranch, SparseConvBranch):
         raise ValueError(
-            "export: only detectors with a PointBranch or a SparseConvBranch, and no image branch, can be exported yet"
+            "export: only detectors with one branch, a PointBranch, a SparseConvBranch or an ImageBEVBranch, can be "
+            "exported yet"
         )
     sparse = type(branch) is SparseConvBranch
     parts = [
@@ -109,8 +121,6 @@ def check_parts(detector: Detector3D) -> None:
         if type(module) not in known:
             names = ", ".join(each.__name__ for each in known)
             raise ValueError(f"export: {name} is a {type(module).__name__}; known are {names}")
-    if type(detector.head).__name__ not in OUTPUTS:
-        raise ValueError(f"export: head is a {type(detector.head).__name__}; known are {', '.join(OUTPUTS)}")
 
 
 # -- pillars and DSVT --------------------------------------------------------------------------------------------------
@@ -131,7 +141,7 @@ class SetGraph(nn.Module):
         self.encoder = branch.voxel_encoder
         self.backbone = None if branch.backbone is None else branch.backbone.to(dtype)
         self.bev_shape = branch.grid.bev_shape
-        self.map_graph = MapGraph(detector, dtype)
+        self.map_graph = MapGraph(detector.point_branch.bev_backbone, detector.head, dtype)
 
     def forward(self, named: Named) -> Named:
         """Run everything between the tensors of ``PointInputs`` and those of the head's outputs."""
@@ -166,7 +176,7 @@ def _plan_tables(detector: Detector3D, dtype: torch.dtype, max_voxels: int) -> P
     pieces = cut(detector.point_branch.backbone)
     surveyor, segments = _survey(detector, pieces)
     indexing = TableIndexing(detector.point_branch.backbone.spatial_shape, max_voxels, segments)
-    end = MapGraph(detector, dtype)
+    end = MapGraph(detector.point_branch.bev_backbone, detector.head, dtype)
     ends = [(None, None)] * (len(pieces) - 1) + [(end, detector.point_branch.backbone.out_shape)]
     graphs = [
         SparseGraph(
@@ -184,7 +194,8 @@ def _plan_plugin(detector: Detector3D, dtype: torch.dtype, max_voxels: int) -> P
         raise ValueError("export: voxels that grow (Focals Conv) have no way into a graph of Autoware's plugins")
     surveyor, segments = _survey(detector, pieces)
     indexing = TableIndexing(detector.point_branch.backbone.spatial_shape, max_voxels, segments)
-    end, shape = MapGraph(detector, dtype), detector.point_branch.backbone.out_shape
+    end = MapGraph(detector.point_branch.bev_backbone, detector.head, dtype)
+    shape = detector.point_branch.backbone.out_shape
     graph = SparseGraph(
         pieces[0], lambda each: PluginConvolution(each, surveyor.table_of[each]), dtype, True, end, shape
     )
@@ -207,3 +218,17 @@ def _mean_inputs(detector: Detector3D, indexing: TableIndexing | CoordIndexing) 
         encoding=MeanPoints(encoder.max_points),
         indexing=indexing,
     )
+
+
+# -- cameras -----------------------------------------------------------------------------------------------------------
+
+
+def _plan_cameras(detector: Detector3D, precision: str, dialect: str, scan: CameraScan | None) -> Plan:
+    if precision == "int8" or dialect != PLAIN:
+        raise ValueError(f"export: cameras take fp32 or fp16 and standard operators, got {precision}, {dialect}")
+    if scan is None:
+        raise ValueError("export: a camera detector is exported for the number and size of the images of a scan")
+    prepare = camera_inputs(detector, scan)
+    fold_dense(detector)
+    graph = CameraGraph(detector, PRECISIONS[precision]).eval()
+    return Plan(prepare, [graph], graph.map_graph.outputs)

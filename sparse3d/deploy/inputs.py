@@ -151,6 +151,7 @@ class PointInputs:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain containers, the grid left to the caller."""
         return {
+            "type": type(self).__name__,
             "num_features": self.num_features,
             "max_voxels": self.max_voxels,
             "keep_outside_z": self.keep_outside_z,

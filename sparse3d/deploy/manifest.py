@@ -2,8 +2,8 @@
 
     model.onnx      the graph; model_0.onnx, model_1.onnx, ... where voxels grow between several
     deploy.json     this manifest: inputs and their ranges, grid, classes, decoding, versions, checksums
-    golden.npz      one scan ("points"), each graph's inputs ("model/in/...") and PyTorch's outputs ("model/out/...")
-                    for it, and the detector's boxes ("boxes", "scores", "labels")
+    golden.npz      one scan ("points" or "images"), each graph's inputs ("model/in/...") and PyTorch's outputs
+                    ("model/out/...") for it, and the detector's boxes ("boxes", "scores", "labels")
     parity.json     how far ONNX Runtime was from PyTorch on that scan
 
 A C++ program needs the graphs and the manifest; golden.npz tells it whether it does the same.
@@ -68,7 +68,7 @@ class Manifest:
         dialect: ``"plain"``, standard operators, or ``"autoware"``, with nodes of Autoware's plugins.
         class_names: labels are positions in it.
         grid: arguments of the head's ``Grid``.
-        preparation: arguments of ``PointInputs`` besides the grid.
+        preparation: type and arguments of the inputs besides the grid, ``PointInputs`` or ``CameraInputs``.
         head: name of the head's class, which says how outputs are decoded.
         decoding: arguments of that decoding.
         graphs: in the order in which they run.

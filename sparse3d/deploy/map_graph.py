@@ -5,26 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sparse3d.models import Detector3D, Features
+from sparse3d.models import Features
 
 from .named import Named
 from .outputs import OUTPUTS
 
 
 class MapGraph(nn.Module):
-    """Map backbone and head of a detector, which it takes over and casts.
+    """Map backbone and head, which it takes over and casts.
 
     Args:
-        detector: in eval mode.
+        bev_backbone: in eval mode.
+        head: likewise.
         dtype: of everything but a head that computes with positions (TransFusion's), which stays in float32.
     """
 
-    def __init__(self, detector: Detector3D, dtype: torch.dtype) -> None:
+    def __init__(self, bev_backbone: nn.Module, head: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.outputs = OUTPUTS[type(detector.head).__name__].of(detector.head)
-        self.bev_backbone = detector.point_branch.bev_backbone.to(dtype)
+        self.outputs = OUTPUTS[type(head).__name__].of(head)
+        self.bev_backbone = bev_backbone.to(dtype)
         self.head_dtype = torch.float32 if self.outputs.computes_positions else dtype
-        self.head = detector.head.to(self.head_dtype)
+        self.head = head.to(self.head_dtype)
 
     def forward(self, bev: Tensor) -> Named:
         """Return what the head makes of a map ``[1, C, Y, X]``, by name."""

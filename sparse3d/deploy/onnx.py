@@ -23,6 +23,7 @@ from sparse3d.models import Detector3D
 from sparse3d.structures import Detections, Sample
 
 from . import autoware_graph
+from .camera_inputs import CameraScan
 from .graph import Plan, plan
 from .inputs import run_graphs
 from .manifest import (
@@ -71,7 +72,7 @@ class ExportOptions:
 def export_detector(
     detector: Detector3D,
     class_names: list[str],
-    scan: Tensor,  # [P, F]
+    scan: Tensor | CameraScan,
     directory: str | Path,
     options: ExportOptions | None = None,
     calibration: Sequence[Tensor] = (),
@@ -81,7 +82,7 @@ def export_detector(
     Args:
         detector: with its trained weights; it is copied.
         class_names: names of the labels.
-        scan: points of one scan, which become the golden input.
+        scan: points ``[P, F]`` of one scan, or what cameras see at one time; it becomes the golden input.
         directory: where to write; it must not exist yet.
         options: see ``ExportOptions``.
         calibration: scans ``[P, F]`` like those that the model will meet, for int8.
@@ -100,9 +101,9 @@ def export_detector(
     _check_options(options, calibration)
     if directory.exists():
         raise FileExistsError(f"{directory} exists; remove it or give another --out")
-    limits = (options.max_voxels, options.max_points)
-    reference = plan(detector, "fp32", *limits)
-    exported = plan(detector, options.precision, *limits, options.dialect)
+    limits, seen = (options.max_voxels, options.max_points), scan if isinstance(scan, CameraScan) else None
+    reference = plan(detector, "fp32", *limits, PLAIN, seen)
+    exported = plan(detector, options.precision, *limits, options.dialect, seen)
     exchanges, boxes = run_pytorch(reference, scan), detect(detector, scan)
     if options.dialect == AUTOWARE:  # the same network, told where its voxels are in another way
         exchanges = [(exported.prepare(scan).named, exchanges[0][1])]
@@ -111,7 +112,7 @@ def export_detector(
     partial = directory.with_name(directory.name + PARTIAL_SUFFIX)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_graphs(reference, exported, partial)
+    write_graphs(reference, exported, scan if seen else tracing_points(exported.prepare), partial)
     if options.precision == "int8":
         quantize_graphs(reference, calibration, partial)
     save_golden(partial / GOLDEN, scan, manifest, exchanges, boxes)
@@ -139,18 +140,23 @@ def check_packages() -> None:
 
 
 @torch.no_grad()
-def run_pytorch(reference: Plan, points: Tensor) -> list[Exchange]:
+def run_pytorch(reference: Plan, scan: Tensor | CameraScan) -> list[Exchange]:
     """Return inputs and outputs of each graph as PyTorch computes them in float32."""
-    return list(run_graphs(reference.prepare, reference.graphs, reference.prepare(points)))
+    return list(run_graphs(reference.prepare, reference.graphs, reference.prepare(scan)))
 
 
 @torch.no_grad()
-def detect(detector: Detector3D, points: Tensor) -> Detections:
+def detect(detector: Detector3D, scan: Tensor | CameraScan) -> Detections:
     """Return what the detector itself finds in a scan."""
-    sample = Sample()
-    sample.points = points
-    found = detector.eval().test_step([sample])[0].pred
+    found = detector.eval().test_step([as_sample(scan)])[0].pred
     return Detections(found.boxes, found.scores, found.labels)
+
+
+def as_sample(scan: Tensor | CameraScan) -> Sample:
+    """Return a sample of points, or of images and their cameras."""
+    if isinstance(scan, CameraScan):
+        return Sample().replace(images=scan.images, cameras=scan.cameras)
+    return Sample().replace(points=scan)
 
 
 # -- the graphs -------------------------------------------------------------------------------------------------------
@@ -165,13 +171,13 @@ def quantize_graphs(reference: Plan, calibration: Sequence[Tensor], folder: Path
         quantize(folder / file, feeds, is_first=number == 0, is_last=file == files[-1])
 
 
-def write_graphs(reference: Plan, exported: Plan, folder: Path) -> None:
-    """Trace the graphs of a plan and write them as ONNX into a folder.
+def write_graphs(reference: Plan, exported: Plan, scan: Tensor | CameraScan, folder: Path) -> None:
+    """Trace the graphs of a plan on a scan and write them as ONNX into a folder.
 
     Raises:
         ValueError: if a weight does not reach its graph.
     """
-    tracing = run_pytorch(reference, tracing_points(exported.prepare))
+    tracing = run_pytorch(reference, scan)
     if exported.dialect == AUTOWARE:
         autoware_graph.write(exported.graphs[0], tracing[0][0], reference.prepare.limits(), folder / graph_files(1)[0])
         return
@@ -183,7 +189,9 @@ def write_graphs(reference: Plan, exported: Plan, folder: Path) -> None:
 # -- golden data and parity -------------------------------------------------------------------------------------------
 
 
-def save_golden(path: Path, scan: Tensor, manifest: Manifest, exchanges: list[Exchange], boxes: Detections) -> None:
+def save_golden(
+    path: Path, scan: Tensor | CameraScan, manifest: Manifest, exchanges: list[Exchange], boxes: Detections
+) -> None:
     """Write a scan, what each graph takes and returns for it, and the boxes that the detector finds."""
     arrays = {
         f"{spec.stem}/{kind}/{name}": each.numpy()
@@ -192,10 +200,11 @@ def save_golden(path: Path, scan: Tensor, manifest: Manifest, exchanges: list[Ex
         for name, each in named.items()
     }
     found = {"boxes": boxes.boxes.numpy(), "scores": boxes.scores.numpy(), "labels": boxes.labels.numpy()}
-    np.savez_compressed(path, points=scan.numpy(), **found, **arrays)
+    scanned = {"images": scan.images.numpy()} if isinstance(scan, CameraScan) else {"points": scan.numpy()}
+    np.savez_compressed(path, **scanned, **found, **arrays)
 
 
-def check_export(folder: Path, scan: Tensor, exchanges: list[Exchange], boxes: Detections) -> Parity:
+def check_export(folder: Path, scan: Tensor | CameraScan, exchanges: list[Exchange], boxes: Detections) -> Parity:
     """Run an exported folder on its golden scan through the runtime, and write parity.json.
 
     Raises:

@@ -19,11 +19,13 @@ from sparse3d.results import NamedDetections
 from sparse3d.structures import Grid
 
 from . import autoware
+from .camera_inputs import CameraInputs, CameraScan
 from .inputs import PointInputs, run_graphs
 from .manifest import AUTOWARE, Manifest
 from .named import Feed, Graph, Named
 from .outputs import OUTPUTS, Outputs
 
+PREPARATIONS = {each.__name__: each for each in (PointInputs, CameraInputs)}
 CPU = ("CPUExecutionProvider",)
 ERRORS_ONLY = 3  # its warnings are about nodes that it cannot optimise, dozens of them in half precision
 
@@ -42,13 +44,15 @@ class Runtime:
 
     Example:
         >>> detections = Runtime("exported/dsvt")(points)  # [P, F] float32
+        >>> detections = Runtime("exported/matrixvt")(CameraScan(images, cameras))
     """
 
     def __init__(self, directory: str | Path, providers: Sequence[str] = CPU, threads: int | None = None) -> None:
         self.manifest = Manifest.read(directory)
         self.class_names = self.manifest.class_names
         self.grid = Grid(**self.manifest.grid)
-        self.preparation = PointInputs.from_json(self.manifest.preparation, self.grid)
+        preparation = self.manifest.preparation
+        self.preparation = PREPARATIONS[preparation["type"]].from_json(preparation, self.grid)
         self.outputs: Outputs = OUTPUTS[self.manifest.head].from_json(self.manifest.decoding)
         self.graphs = [
             open_graph(
@@ -61,22 +65,22 @@ class Runtime:
             for spec in self.manifest.graphs
         ]
 
-    def __call__(self, points: Tensor | np.ndarray) -> NamedDetections:
+    def __call__(self, scan: Tensor | np.ndarray | CameraScan) -> NamedDetections:
         """Detect in one scan.
 
         Args:
-            points: ``[P, F]`` float32 with the columns of training (``x, y, z`` first, metres); sweeps are already in
-                the frame of the scan. It may be empty.
+            scan: points ``[P, F]`` float32 with the columns of training (``x, y, z`` first, metres); sweeps are already
+                in the frame of the scan. It may be empty. Or, for a camera detector, images with their calibration.
 
         Raises:
-            ValueError: if the points have another shape or dtype or are not finite, or are more than the exported
-                ranges allow.
+            ValueError: if points or images have another shape or dtype, or points are not finite or more than the
+                exported ranges allow.
         """
-        return self.decode(self.run(self.prepare(points)))
+        return self.decode(self.run(self.prepare(scan)))
 
-    def prepare(self, points: Tensor | np.ndarray) -> Feed:
+    def prepare(self, scan: Tensor | np.ndarray | CameraScan) -> Feed:
         """Return the first graph's inputs for one scan."""
-        return self.preparation(torch.as_tensor(points))
+        return self.preparation(scan if isinstance(scan, CameraScan) else torch.as_tensor(scan))
 
     def run(self, feed: Feed) -> Named:
         """Return the last graph's outputs."""

@@ -17,8 +17,12 @@ from mmengine.config import Config
 from torch import Tensor
 
 from sparse3d.datasets.frame_dataset import open_frames
+from sparse3d.datasets.nuscenes_schema import CAMERA_CHANNELS
 from sparse3d.datasets.transforms import Compose
 from sparse3d.structures import Frame, Sample
+
+from .camera_inputs import CameraScan
+from .rigs import make_images, make_rig
 
 NUM_CYLINDERS = 300
 NEAREST, FARTHEST = 3.0, 80.0  # metres
@@ -73,8 +77,8 @@ def make_scan(sensor: str, num_features: int = 5, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.pad(points, ((0, 0), (0, num_features - points.shape[1]))))
 
 
-def config_scan(config: Config, folder: Path | None = None) -> Tensor:
-    """Return a scan as a config's model reads it.
+def config_scan(config: Config, folder: Path | None = None) -> Tensor | CameraScan:
+    """Return a scan as a config's model reads it: points, or for a model without a point branch what cameras see.
 
     Args:
         config: a resolved config.
@@ -87,7 +91,7 @@ def config_scan(config: Config, folder: Path | None = None) -> Tensor:
     return config_scans(config, folder, [0])[0]
 
 
-def calibration_scans(config: Config, folder: Path | None, count: int) -> list[Tensor]:
+def calibration_scans(config: Config, folder: Path | None, count: int) -> list[Tensor | CameraScan]:
     """Return scans spread evenly over a folder's frames, without the first one, which is golden, if there are others.
 
     Arguments and errors as ``config_scan``; fewer frames than ``count`` give fewer scans.
@@ -97,14 +101,18 @@ def calibration_scans(config: Config, folder: Path | None, count: int) -> list[T
     return config_scans(config, folder, places.tolist())
 
 
-def config_scans(config: Config, folder: Path | None, numbers: Sequence[int]) -> list[Tensor]:
+def config_scans(config: Config, folder: Path | None, numbers: Sequence[int]) -> list[Tensor | CameraScan]:
     """Return several scans, by their numbers; arguments and errors as ``config_scan``."""
-    dataset = config.test_dataloader.dataset
+    dataset, sees = config.test_dataloader.dataset, config.model.get("point_branch") is None
+    if folder is None and sees:
+        rig = make_rig(len(config.get("camera_names", CAMERA_CHANNELS)), tuple(config.image_size))
+        return [CameraScan(make_images(rig, seed=number), rig) for number in numbers]
     if folder is None:
         sensor = "waymo" if "Waymo" in dataset.type else "nuscenes"
         return [make_scan(sensor, config.num_point_features, seed=number) for number in numbers]
     frames, pipeline = _frames(folder), Compose(dataset.pipeline)
-    return [pipeline(Sample.from_frame(frames[number]), np.random.default_rng(0)).points for number in numbers]
+    samples = [pipeline(Sample.from_frame(frames[number]), np.random.default_rng(0)) for number in numbers]
+    return [CameraScan(each.images, each.cameras) if sees else each.points for each in samples]
 
 
 def _frames(folder: Path) -> Sequence[Frame]:
