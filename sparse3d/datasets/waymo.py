@@ -20,7 +20,7 @@ class WaymoDataset(FrameDataset):
 
     Raises:
         FileNotFoundError: as ``FrameDataset``.
-        ValueError: as ``FrameDataset``, and for keypoints of an mmdetection3d info file, which has none.
+        ValueError: as ``FrameDataset``, and for keypoints where nobody has any, or of an mmdetection3d info file.
     """
 
     kind: ClassVar[str] = "waymo"
@@ -31,3 +31,5 @@ class WaymoDataset(FrameDataset):
             raise ValueError("WaymoDataset: keypoints_only needs an Arrow index; info files hold no keypoints")
         if keypoints_only:
             self.positions = self.positions[self.frames.shows_keypoints()[self.positions]]
+            if not len(self.positions):
+                raise ValueError(f"WaymoDataset: nobody has keypoints in the chosen frames of {self.frames.path}")

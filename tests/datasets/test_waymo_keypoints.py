@@ -49,6 +49,8 @@ def test_a_data_set_of_frames_with_keypoints(index: Path) -> None:
     assert [chosen.frame(item).token for item in range(2)] == [frame(None, 4).token, frame(None, 0).token]
     assert len(chosen) == 2
     assert len(WaymoDataset(index.parent, index.name, people)) == 5
+    with pytest.raises(ValueError, match="nobody has keypoints"):
+        WaymoDataset(index.parent, index.name, people, indices=[1, 2, 3], keypoints_only=True)
 
 
 def test_an_index_of_another_data_set_shows_none(tmp_path: Path) -> None:
