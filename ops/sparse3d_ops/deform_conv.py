@@ -86,18 +86,19 @@ def _convolve(
 ) -> Tensor:
     deform_groups, size = _check(x, offsets, weight, mask, stride, padding, dilation, groups)
     places = _tap_places((weight.shape[2], weight.shape[3]), size, stride, padding, dilation, x.device)  # [P, K, 2]
-    by_group = (len(x), deform_groups, places.shape[1])
+    shape = (len(x), deform_groups, places.shape[1])
     displaced = offsets.float() if offsets.dtype in HALF else offsets
-    displaced = displaced.reshape(*by_group, 2, len(places)).permute(0, 4, 1, 2, 3)
+    displaced = displaced.reshape(*shape, 2, len(places)).permute(0, 4, 1, 2, 3)
     positions = places[:, None].to(displaced) + displaced  # [N, P, G, K, 2]
     if mask is None:
         shares = torch.ones_like(positions[..., 0])
     else:
-        shares = mask.to(positions.dtype).reshape(*by_group, len(places)).permute(0, 3, 1, 2)
+        shares = mask.to(positions.dtype).reshape(*shape, len(places)).permute(0, 3, 1, 2)
     columns = gather(x.to(positions.dtype), positions, shares)  # [N, P, K, C]
-    kernel = weight.flatten(2).unflatten(0, (groups, -1))
-    out = torch.einsum("npkgc,gock->ngop", columns.unflatten(3, (groups, -1)).to(weight.dtype), kernel)
-    out = out.reshape(len(x), len(weight), *size)
+    by_group = columns.flatten(0, 1).unflatten(2, (groups, -1)).movedim(2, 0).flatten(2)  # [groups, N P, K C / groups]
+    kernel = weight.flatten(2).unflatten(0, (groups, -1)).permute(0, 3, 2, 1).flatten(1, 2)
+    out = torch.bmm(by_group.to(kernel.dtype), kernel).movedim(0, 1).flatten(1)  # [N P, O]
+    out = out.unflatten(0, (len(x), *size)).permute(0, 3, 1, 2)
     return (out if bias is None else out + bias[:, None, None]).to(x.dtype)
 
 
