@@ -20,9 +20,10 @@ class Sample(BaseDataElement):
         images: ``[C, 3, H, W]`` tensor, or a list of ``[3, H, W]`` where sizes differ.
         cameras: ``Cameras``.
         gt: ``InstanceData`` with ``boxes`` (``Boxes3D`` with velocity), ``labels`` ``[N]`` int64 and
-            ``num_points`` ``[N]`` int64 (LiDAR points inside, as annotated).
+            ``num_points`` ``[N]`` int64 (LiDAR points inside, as annotated); of people also ``keypoints``
+            ``[N, 14, 3]`` (see ``skeleton.py``) and ``keypoint_visibility`` ``[N, 14]`` int64.
         pred: ``InstanceData`` with ``boxes`` (``Boxes3D``), ``scores`` ``[M]`` and ``labels`` ``[M]``, in the LiDAR
-            frame before augmentation.
+            frame before augmentation; of people also ``keypoints`` and ``keypoint_visibility``, the latter float.
 
     Metainfo:
         frame: the ``Frame`` of the index.

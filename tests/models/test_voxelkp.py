@@ -194,6 +194,17 @@ def test_all_parameters_learn() -> None:
     assert [name for name, parameter in detector.named_parameters() if parameter.grad is None] == []
 
 
+def test_mixed_precision_trains() -> None:
+    detector = MODELS.build(detector_config()).train()
+    data = detector.data_preprocessor([sample_of(people(4, seed), seed) for seed in range(2)], training=True)
+    whole = detector(**data, mode="loss")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = detector(**data, mode="loss")
+    sum(half.values()).backward()
+    assert float(sum(half.values())) == pytest.approx(float(sum(whole.values())), rel=0.1)
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in detector.parameters())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
