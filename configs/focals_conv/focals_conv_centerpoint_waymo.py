@@ -18,6 +18,7 @@ train_pipeline = [
     dict(type="RangeFilter", grid="$grid"),
     dict(type="ShufflePoints"),
 ]
+train_dataset = dict(interval=5)  # a fifth of the frames, as published
 train_dataloader = dict(batch_size=4)
 
 model = dict(

@@ -1,12 +1,13 @@
-# Waymo Open Dataset, LiDAR only: three classes, one sweep of all five sensors, frames after the published pipeline.
-# The config that uses this gives `grid`. The data set itself comes in a later step; models build without it.
+# Waymo Open Dataset, LiDAR only: three classes, both returns of all five lasers, as in the published pipeline. The config
+# that uses this gives `grid`. With earlier frames (`sweeps`), points have a column more, the time lag.
 _base_ = ["./loaders.py"]
 
 class_names = ["Vehicle", "Pedestrian", "Cyclist"]
 data_root = "data/waymo"
 num_point_features = 5  # x, y, z, tanh(intensity), elongation
+sweeps = 0
 
-load_points = dict(type="LoadWaymoPoints", intensity="tanh")
+load_points = dict(type="LoadWaymoPoints", sweeps="$sweeps")
 objects = dict(
     type="PasteGroundTruth",
     data_root="$data_root",
