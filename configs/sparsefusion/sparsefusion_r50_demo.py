@@ -4,13 +4,13 @@ _base_ = ["../_base_/datasets/nuscenes_fusion.py", "../_base_/runtime_by_the_clo
 
 data_root = "data/synthetic"
 grid = dict(point_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], voxel_size=[0.2, 0.2, 0.2], stride=4)
-image_factor = [0.853334, 0.853334]  # of images of 225 x 400 pixels, a quarter of nuScenes'
+image_scale = [0.853334, 0.853334]  # of images of 225 x 400 pixels, a quarter of nuScenes'
 image_size = [192, 352]
 level_extents = [16.0, 32.0, 64.0]  # of images that are about a third of the published ones
 channels = 64
 num_queries = 60
 
-load_points = dict(type="LoadPoints", sweeps=1)
+load_points = dict(sweeps=1)
 train_pipeline = [
     "$load_points",
     "$load_images",
@@ -20,12 +20,12 @@ train_pipeline = [
     dict(type="RandomRotate", angles=[-0.4, 0.4]),
     dict(type="RandomScale", factors=[0.95, 1.05]),
     dict(type="ZoomImages", factors=[0.9, 1.1]),
-    dict(type="ResizeImages", factors="$image_factor"),
+    dict(type="ResizeImages", factors="$image_scale"),
     dict(type="RangeFilter", grid="$grid", points=False),
 ]
 train_dataset = dict(class_balanced=False)
 train_dataloader = dict(batch_size=2, num_workers=1)
-test_dataloader = dict(batch_size=1, num_workers=1)
+test_dataloader = dict(num_workers=1)
 
 model = dict(
     type="Detector3D",

@@ -9,6 +9,7 @@ _base_ = [
 load_from = "pretrain/sparsefusion_r50_initial.safetensors"
 frozen = "batch"  # what is pretrained on LiDAR is not trained; its BatchNorms take statistics of the batch meanwhile
 channels = 128
+num_queries = 200  # of each detector
 
 model = dict(
     type="Detector3D",
@@ -56,8 +57,8 @@ model = dict(
         class_names="$class_names",
         in_channels=512,
         channels="$channels",
-        num_queries=200,
-        num_camera_queries=200,
+        num_queries="$num_queries",
+        num_camera_queries="$num_queries",
         every_cell=["pedestrian", "traffic_cone"],
         frozen="$frozen",
         decoder=dict(
@@ -76,4 +77,3 @@ model = dict(
         ),
     ),
 )
-train_dataloader = dict(batch_size=4)

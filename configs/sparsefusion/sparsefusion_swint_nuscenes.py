@@ -22,7 +22,7 @@ optim_wrapper = dict(
     optimizer=dict(lr=7.5e-5),
     paramwise_cfg=dict(
         custom_keys={
-            "image_branch.backbone": dict(lr_mult=0.1, decay_mult=5.0),
+            "image_branch.backbone": dict(decay_mult=5.0),
             "attention.position_bias": dict(decay_mult=0.0),
             "norm": dict(decay_mult=0.0),
             "head.view.projection.1": dict(decay_mult=0.0),

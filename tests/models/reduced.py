@@ -17,7 +17,13 @@ from sparse3d.structures import Grid
 
 CELLS = 16  # of the head's map, along x and y
 IMAGE_SIZE = [64, 96]
-TOP_LEVEL = {"image_size": IMAGE_SIZE, "num_queries": 16, "resize_factors": [0.5, 0.6], "pretrained": None}
+TOP_LEVEL = {
+    "image_size": IMAGE_SIZE,
+    "image_scale": [0.1, 0.1],
+    "num_queries": 16,
+    "resize_factors": [0.5, 0.6],
+    "pretrained": None,
+}
 PAST = [0.5]
 COMPONENTS: Mapping[str, Mapping[str, Any]] = {
     "ResNet": dict(depth=50),

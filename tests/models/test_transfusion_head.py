@@ -62,6 +62,12 @@ def test_peaks_by_hand() -> None:
     assert torch.equal(find_peaks(heat, kernel_size=1), heat)
 
 
+def test_a_map_without_a_whole_neighbourhood_has_no_peaks() -> None:
+    heat = torch.rand(1, 2, 2, 5) + 0.1
+    peaks = find_peaks(heat, kernel_size=3, every_cell=[1])
+    assert not peaks[0, 0].any() and torch.equal(peaks[0, 1], heat[0, 1])
+
+
 def test_the_hottest_peaks_of_all_classes_become_queries() -> None:
     peaks = torch.zeros(1, 3, 4, 5)
     peaks[0, 2, 1, 4], peaks[0, 0, 3, 0], peaks[0, 1, 1, 4] = 0.3, 0.8, 0.1

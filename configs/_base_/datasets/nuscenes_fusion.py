@@ -1,5 +1,5 @@
 # nuScenes, LiDAR and cameras: key frame plus ten sweeps, six images. The config that uses this may change
-# `image_factor`, which images are scaled by, and `image_size` (height, width), which they are padded to.
+# `image_scale`, which images are scaled by, and `image_size` (height, width), which they are padded to.
 _base_ = ["./loaders.py"]
 
 # Classes and cameras stand in the order that SparseFusion's published weights depend on.
@@ -13,7 +13,7 @@ camera_names = [
 data_root = "data/nuscenes"
 num_point_features = 5  # x, y, z, intensity, time lag
 grid = dict(point_range=[-54.0, -54.0, -5.0, 54.0, 54.0, 3.0], voxel_size=[0.075, 0.075, 0.2], stride=8)
-image_factor = [0.4977778, 0.4977778]  # 900 x 1600 -> 448 x 796
+image_scale = [0.4977778, 0.4977778]  # 900 x 1600 -> 448 x 796
 image_size = [448, 800]
 
 load_points = dict(type="LoadPoints", sweeps=10, pad_empty_sweeps=True)
@@ -29,12 +29,12 @@ train_pipeline = [
     dict(type="RandomFlip", x=0.5, y=0.5),
     dict(type="MirrorImagesWithWorld"),
     dict(type="ZoomImages", factors=[0.9, 1.1]),
-    dict(type="ResizeImages", factors="$image_factor"),
+    dict(type="ResizeImages", factors="$image_scale"),
     # Points beyond the range still tell the cameras how far away things are.
     dict(type="RangeFilter", grid="$grid", points=False),
     dict(type="ShufflePoints"),
 ]
-test_pipeline = ["$load_points", "$load_images", dict(type="ResizeImages", factors="$image_factor")]
+test_pipeline = ["$load_points", "$load_images", dict(type="ResizeImages", factors="$image_scale")]
 
 train_dataset = dict(
     type="NuScenesDataset",

@@ -37,7 +37,9 @@ def find_peaks(
         every_cell: classes of which every cell is a peak.
     """
     margin = kernel_size // 2
-    highest = F.pad(F.max_pool2d(heat, kernel_size, stride=1), [margin] * 4)
+    highest = torch.zeros_like(heat)
+    if min(heat.shape[2:]) >= kernel_size:
+        highest = F.pad(F.max_pool2d(heat, kernel_size, stride=1), [margin] * 4)
     peak = heat == highest
     peak[:, list(every_cell)] = True
     return heat * peak

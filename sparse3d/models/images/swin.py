@@ -178,7 +178,7 @@ class SwinTransformer(StagedBackbone):
         for width, heads in zip(widths, num_heads, strict=True):
             if width % heads:
                 raise ValueError(f"SwinTransformer: {width} channels are not divisible by {heads} heads")
-        rates = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
+        rates = torch.linspace(0, drop_path, sum(depths), device="cpu").split(list(depths))  # values, on meta too
         stages = [
             SwinStage(width, heads, mlp_ratio * width, window_size, own_rates.tolist(), merge=number > 0)
             for number, (width, heads, own_rates) in enumerate(zip(widths, num_heads, rates, strict=True))
