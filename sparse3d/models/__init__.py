@@ -25,6 +25,7 @@ from .images.reduction import ReduceMap
 from .images.resnet import ResNet
 from .images.sparse_rcnn import SparseRCNN
 from .images.swin import SwinTransformer
+from .images.timm_backbone import TimmBackbone
 from .images.vovnet import VoVNet
 from .points.branch import PointBranch
 from .points.dsvt import DSVT
@@ -83,6 +84,7 @@ __all__ = [
     "SparseMapBranch",
     "SparseRCNN",
     "SwinTransformer",
+    "TimmBackbone",
     "TransFusionHead",
     "TransFusionTargetAssigner",
     "TransFusionTargets",
