@@ -20,7 +20,9 @@ model = dict(
     data_preprocessor=dict(type="Preprocessor", images=dict(size_divisor=32)),
     image_branch=dict(
         type="DetectorBranch",
-        backbone=dict(type="ResNet", depth=50, frozen_stages=1, norm_eval=True, deformable_stages=[2, 3]),
+        backbone=dict(
+            type="ResNet", depth=50, frozen_stages=1, norm_eval=True, norm_learned=False, deformable_stages=[2, 3]
+        ),
         neck=dict(type="FPN", in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5),
         detector=dict(type="FasterRCNN", class_names="$class_names"),
         grid_mask=dict(probability=0.7, ratio=0.5),

@@ -82,6 +82,26 @@ def test_norm_eval_keeps_the_statistics_and_learns_the_rest(name: str) -> None:
     assert all(p.grad is not None for p in backbone.parameters())
 
 
+def test_norms_that_do_not_learn() -> None:
+    backbone = ResNet(base_channels=4, norm_eval=True, norm_learned=False).train()
+    norms = {id(p) for module in backbone.modules() if isinstance(module, nn.BatchNorm2d) for p in module.parameters()}
+    sum(each.mean() for each in backbone(images(2, 3, 64, 64))).backward()
+    assert norms and all((p.grad is None) == (id(p) in norms) for p in backbone.parameters())
+
+
+def test_a_deformable_resnet_begins_as_an_ordinary_one() -> None:
+    """All displacements are zero, and the weights of all taps are one half."""
+    deformable, ordinary = ResNet(base_channels=4, deformable_stages=(2, 3)), ResNet(base_channels=4)
+    state = {name: value for name, value in deformable.state_dict().items() if ".offsets." not in name}
+    ordinary.load_state_dict(state)
+    for module in ordinary.stages[2:].modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.weight.data *= 0.5
+    x = images(1, 3, 64, 64)
+    for ours, theirs in zip(deformable.eval()(x), ordinary.eval()(x), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
 @EACH
 def test_checkpointing_changes_no_gradient(name: str) -> None:
     plain = BACKBONES[name](norm_eval=True).train()

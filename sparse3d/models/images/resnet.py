@@ -85,6 +85,7 @@ class ResNet(StagedBackbone):
         frozen_stages: see ``StagedBackbone``; so the others.
         norm_eval: .
         checkpointing: .
+        norm_learned: .
         deformable_stages: stages (from 0) whose 3 x 3 convolutions are deformable (version 2), of depth 50 on.
 
     Raises:
@@ -99,6 +100,7 @@ class ResNet(StagedBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         checkpointing: bool = False,
+        norm_learned: bool = True,
         deformable_stages: Sequence[int] = (),
         init_cfg: dict | None = None,
     ) -> None:
@@ -115,7 +117,14 @@ class ResNet(StagedBackbone):
             if number <= max(out_stages, default=0)
         ]
         super().__init__(
-            _stem(base_channels), stages, out_stages, frozen_stages, norm_eval, checkpointing, init_cfg=init_cfg
+            _stem(base_channels),
+            stages,
+            out_stages,
+            frozen_stages,
+            norm_eval,
+            checkpointing,
+            norm_learned=norm_learned,
+            init_cfg=init_cfg,
         )
         self.out_channels = tuple(widths[stage] * block.expansion for stage in out_stages)
         for module in self.modules():

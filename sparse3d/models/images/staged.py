@@ -20,6 +20,7 @@ class StagedBackbone(BaseModule):
         frozen_stages: -1 trains everything, 0 freezes the stem, n > 0 the first n stages too. What is frozen stays in
             eval mode, and so is what is done to its output.
         norm_eval: BatchNorm keeps to its running statistics in training; scale and shift are still learned.
+        norm_learned: whether they are.
         checkpointing: compute the stages again in the backward pass instead of keeping what is inside of them.
         outputs: what is done to the output of a stage before it is returned; nothing, where a stage has no entry.
 
@@ -36,6 +37,7 @@ class StagedBackbone(BaseModule):
         norm_eval: bool = False,
         checkpointing: bool = False,
         outputs: Mapping[int, nn.Module] | None = None,
+        norm_learned: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -50,6 +52,9 @@ class StagedBackbone(BaseModule):
         self.frozen_stages, self.norm_eval, self.checkpointing = frozen_stages, norm_eval, checkpointing
         for part in self._frozen():
             part.requires_grad_(False)
+        if not norm_learned:
+            for norm in self._norms():
+                norm.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return one ``[N, C, h, w]`` for each of ``out_stages``, finest first."""
@@ -77,7 +82,9 @@ class StagedBackbone(BaseModule):
         for part in self._frozen():
             part.eval()
         if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            for norm in self._norms():
+                norm.eval()
         return self
+
+    def _norms(self) -> list[nn.Module]:
+        return [module for module in self.modules() if isinstance(module, _BatchNorm)]
