@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
@@ -109,6 +110,8 @@ def draw_skeletons(
 ) -> np.ndarray:
     """Draw the nearest people of a frame: the annotated ones, or where there are none, the predicted ones.
 
+    Those whom an image shows come first.
+
     Args:
         points: ``[P, >= 3]`` ``x, y, z`` in metres.
         gt: ``boxes``, ``keypoints`` ``[N, 14, 3]`` and ``keypoint_visibility`` ``[N, 14]``, or None.
@@ -133,7 +136,8 @@ def draw_skeletons(
     shown = truth.centers if len(truth) else found.centers
     if not len(shown):
         raise ValueError("draw_skeletons: nobody has keypoints here")
-    shown = shown[np.argsort(np.linalg.norm(shown, axis=1))[:max_people]]
+    in_image = _in_images(shown, cameras).any(axis=0)
+    shown = shown[np.lexsort((np.linalg.norm(shown, axis=1), ~in_image))[:max_people]]
 
     unit = size / 300
     step = size + round(GAP * unit)
@@ -188,24 +192,27 @@ def _draw_in_camera(
     cameras: Cameras,
 ) -> None:
     """Draw the part of an image round a person, or that no camera sees them."""
-    lidar2img = cameras.lidar2img.cpu().numpy()
-    projected = lidar2img[:, :3, :3] @ center + lidar2img[:, :3, 3]
-    sizes = cameras.image_sizes.cpu().numpy()[:, ::-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pixel = projected[:, :2] / projected[:, 2:]
-    sees = (projected[:, 2] > NEAR) & ((pixel >= 0) & (pixel < sizes)).all(axis=1)
+    sees = _in_images(center[None], cameras)[:, 0]
     if not sees.any():
-        axes = canvas.view(box, (0, 1), (0, 1))
-        return _label(axes, "in no image", canvas.unit)
+        return _label(canvas.view(box, (0, 1), (0, 1)), "in no image", canvas.unit)
     camera = int(np.argmax(sees))
-    reach = REACH * cameras.intrinsics[camera, 0, 0].item() * _scale(cameras, camera) / projected[camera, 2]
-    (u, v), image = pixel[camera], images[camera]
+    lidar2img = cameras.lidar2img[camera].cpu().numpy()
+    (u, v), depth = _pixels(center, lidar2img), lidar2img[2, :3] @ center + lidar2img[2, 3]
+    reach = REACH * cameras.intrinsics[camera, 0, 0].item() * _scale(cameras, camera) / depth
+    image = images[camera]
     axes = canvas.view(box, (u - reach, u + reach), (v + reach, v - reach))
     axes.imshow(image, extent=(0, image.shape[1], image.shape[0], 0), aspect="auto", interpolation="bilinear")
     axes.set(xlim=(u - reach, u + reach), ylim=(v + reach, v - reach))
     for people, dashed in ((found, False), (truth, True)):
-        _draw_bones(axes, *people.bones(_pixels(people.places, lidar2img[camera])), canvas.unit, dashed=dashed)
+        _draw_bones(axes, *people.bones(_pixels(people.places, lidar2img)), canvas.unit, dashed=dashed)
     return _label(axes, cameras.names[camera], canvas.unit)
+
+
+def _in_images(centers: np.ndarray, cameras: Cameras | None) -> np.ndarray:
+    """Return the mask ``[C, N]`` of places ``[N, 3]`` that each camera sees."""
+    if cameras is None:
+        return np.zeros((1, len(centers)), bool)
+    return cameras.visible(torch.from_numpy(centers)).cpu().numpy()
 
 
 def _scale(cameras: Cameras, camera: int) -> float:
@@ -214,7 +221,7 @@ def _scale(cameras: Cameras, camera: int) -> float:
 
 
 def _pixels(places: np.ndarray, lidar2img: np.ndarray) -> np.ndarray:
-    """Return pixels ``[N, 14, 2]``, NaN behind the camera."""
+    """Return pixels ``[..., 2]`` of places ``[..., 3]``, NaN behind the camera."""
     projected = places @ lidar2img[:3, :3].T + lidar2img[:3, 3]
     depth = np.where(projected[..., 2:] > NEAR, projected[..., 2:], np.nan)
     return projected[..., :2] / depth
