@@ -78,12 +78,17 @@ def _add_objects(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="scans before the key frame, as the pipeline's loader takes (default: 9 of nuScenes, none of Waymo)",
     )
+    parser.add_argument(
+        "--images", action="store_true", help="also cut the objects out of the images, for detectors that see both"
+    )
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     parser.set_defaults(run=_objects)
 
 
 def _objects(arguments: argparse.Namespace) -> None:
-    path = create_object_database(arguments.root, arguments.index, arguments.sweeps, arguments.workers)
+    path = create_object_database(
+        arguments.root, arguments.index, arguments.sweeps, arguments.workers, arguments.images
+    )
     print(f"objects: {path}")
 
 

@@ -24,7 +24,7 @@ train_pipeline = [
     dict(type="ShufflePoints"),
 ]
 test_pipeline = ["$load_points", "$load_images", "$resize_images", dict(type="RangeFilter", grid="$grid")]
-paste_objects = dict(images="$camera_names")
+paste_objects = dict(images=True)
 test_evaluator = dict(modality=dict(use_camera=True))
 
 model = dict(

@@ -22,8 +22,8 @@ from .frame_dataset import FrameDataset
 from .index import FrameIndex
 from .nuscenes import NuScenesDataset
 from .nuscenes_schema import DETECTION_CLASSES
-from .object_database import COLUMNS, OBJECTS, encode_objects
-from .transforms import LoadAnnotations, LoadPoints, LoadWaymoPoints
+from .object_database import COLUMNS, IMAGES, OBJECTS, encode_objects
+from .transforms import LoadAnnotations, LoadImages, LoadPoints, LoadWaymoPoints
 from .waymo import WaymoDataset
 
 FRAMES_PER_PART = 40
@@ -58,11 +58,16 @@ class Part:
     stop: int
     source: Source
     sweeps: int
+    images: bool
     metadata: Mapping[str, str]
 
 
 def create_object_database(
-    root: str | os.PathLike, index: str | os.PathLike, sweeps: int | None = None, workers: int | None = None
+    root: str | os.PathLike,
+    index: str | os.PathLike,
+    sweeps: int | None = None,
+    workers: int | None = None,
+    images: bool = False,
 ) -> Path:
     """Write the objects of an index with their points to `<index>_objects.arrow` beside it.
 
@@ -72,6 +77,7 @@ def create_object_database(
         sweeps: scans before the key frame, as in the loader of the pipeline that will paste; None for as many as
             published pipelines take: 9 of nuScenes, none of Waymo.
         workers: processes; None for one a core.
+        images: cut the objects out of the images too.
 
     Returns:
         The file.
@@ -86,13 +92,20 @@ def create_object_database(
     path = index.with_name(f"{index.stem}_objects.arrow")
     source = SOURCES[frames.metadata["dataset"]]
     sweeps = source.sweeps if sweeps is None else sweeps
-    metadata = {**_identity(frames), "sweeps": str(sweeps), COLUMNS: str(source.loader(sweeps=sweeps).num_columns)}
+    metadata = {
+        **_identity(frames),
+        "sweeps": str(sweeps),
+        COLUMNS: str(source.loader(sweeps=sweeps).num_columns),
+        IMAGES: "yes" if images else "no",
+    }
     if _is_current(path, metadata):
         return path
     folder = path.with_suffix(".partial")
     folder.mkdir(exist_ok=True)
     parts = [
-        Part(folder / f"{start:07d}.arrow", root, index, start, start + FRAMES_PER_PART, source, sweeps, metadata)
+        Part(
+            folder / f"{start:07d}.arrow", root, index, start, start + FRAMES_PER_PART, source, sweeps, images, metadata
+        )
         for start in range(0, len(frames), FRAMES_PER_PART)
     ]
     left = [part for part in parts if not _is_current(part.path, metadata)]
@@ -141,8 +154,9 @@ class _Parts(Dataset):
 
 def _write_part(part: Part) -> None:
     class_names = part.source.class_names
-    load = [part.source.loader(sweeps=part.sweeps), LoadAnnotations(class_names)]
-    dataset = part.source.dataset(part.data_root, part.index, class_names, load)
+    load = [part.source.loader(sweeps=part.sweeps), *([LoadImages()] if part.images else [])]
+    load.append(LoadAnnotations(class_names))
+    dataset = part.source.dataset(part.data_root, part.index, class_names=class_names, pipeline=load)
     rows = range(part.start, min(part.stop, len(dataset)))
     batches = [encode_objects(dataset[row], class_names) for row in rows]
     with arrow_writer(part.path, OBJECTS, part.metadata) as writer:

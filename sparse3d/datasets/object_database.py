@@ -21,12 +21,13 @@ from sparse3d_ops.boxes import points_in_boxes_mask
 
 from ..structures import Sample
 from .arrow_file import ArrowKind, arrow_metadata, open_arrow, read_batches
+from .object_crops import CROPS, cut_crops
 from .point_kernels import near_boxes
 
 BOX_DIM = 9
 OBJECTS = ArrowKind(
     "object database",
-    1,
+    2,
     pa.schema(
         {
             "frame": pa.string(),  # token
@@ -34,11 +35,13 @@ OBJECTS = ArrowKind(
             "box": pa.list_(pa.float32(), BOX_DIM),  # in the frame's LiDAR coordinates
             "num_lidar_points": pa.int64(),  # as annotated, in the key frame
             "points": pa.list_(pa.float32()),  # [K, columns] row by row, x, y, z relative to the box's centre
+            "crops": CROPS,  # of the images, where the database was created with them
         }
     ),
     "python tools/create_data.py objects --root DIR --index sparse3d_train.arrow",
 )
 COLUMNS = "columns"  # entry of the metadata: values a point
+IMAGES = "images"  # entry of the metadata: "yes" where there are crops
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,10 @@ class Objects:
 
 
 def encode_objects(sample: Sample, class_names: Sequence[str]) -> pa.RecordBatch:
-    """Cut the objects out of a sample with ``points`` and ``gt``; objects without a point are left out."""
+    """Cut the objects out of a sample with ``points`` and ``gt``, and out of its ``images`` if there are any.
+
+    Objects without a point are left out.
+    """
     boxes = sample.gt.boxes.tensor
     near = sample.points[torch.from_numpy(near_boxes(sample.points.numpy(), boxes.numpy()))]
     inside = points_in_boxes_mask(near[:, :3].contiguous(), boxes[:, :7])
@@ -63,12 +69,14 @@ def encode_objects(sample: Sample, class_names: Sequence[str]) -> pa.RecordBatch
     filled = counts > 0
     ends = torch.cat([torch.zeros(1, dtype=torch.int64), counts[filled].cumsum(0)]) * points.shape[1]
     names = [class_names[label] for label in sample.gt.labels[filled].tolist()]
+    crops = cut_crops(sample) if "images" in sample else [[]] * len(boxes)
     columns = {
         "frame": pa.array([sample.frame.token] * len(names), pa.string()),
         "class": pa.array(names, pa.string()),
         "box": pa.FixedSizeListArray.from_arrays(boxes[filled].numpy().ravel(), BOX_DIM),
         "num_lidar_points": pa.array(sample.gt.num_points[filled].numpy()),
         "points": pa.ListArray.from_arrays(ends.int().numpy(), points.numpy().ravel()),
+        "crops": pa.array([crops[row] for row in filled.nonzero()[:, 0].tolist()], CROPS),
     }
     return pa.record_batch(columns, schema=OBJECTS.schema)
 
@@ -89,6 +97,7 @@ class ObjectDatabase:
         reader = open_arrow(self.path, OBJECTS)
         self.metadata: Mapping[str, str] = arrow_metadata(reader)
         self.columns = int(self.metadata[COLUMNS])
+        self.has_crops = self.metadata[IMAGES] == "yes"
         batches = read_batches(reader)
         table = pa.Table.from_batches(batches, OBJECTS.schema)
         self.class_names: list[str] = pc.unique(table["class"]).to_pylist()
@@ -97,6 +106,7 @@ class ObjectDatabase:
         self.num_lidar_points = table["num_lidar_points"].to_numpy()  # [N]
         self._boxes = [_values(batch, "box").reshape(-1, BOX_DIM) for batch in batches]
         self._points = [_values(batch, "points").reshape(-1, self.columns) for batch in batches]
+        self._crops = [batch.column("crops") for batch in batches]
         self._first_row = np.cumsum([0, *(batch.num_rows for batch in batches)])
         self._first_point = np.cumsum([0, *self.num_points])
 
@@ -122,6 +132,11 @@ class ObjectDatabase:
         points = np.concatenate([*clouds, np.zeros((0, self.columns), dtype=np.float32)])
         points[:, :3] += np.repeat(boxes[:, :3], self.num_points[rows], axis=0)
         return Objects(boxes, self.num_lidar_points[rows], points)
+
+    def crops(self, rows: np.ndarray) -> list[list[dict[str, Any]]]:
+        """Return the image crops of objects ``[K]``; see ``object_crops.CROPS``."""
+        places = [self._place(row) for row in rows]
+        return [self._crops[batch][row].as_py() for batch, row in places]
 
     def _place(self, row: int) -> tuple[int, int]:
         """Return the batch of an object, and its row there."""
