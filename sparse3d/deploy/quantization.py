@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .named import Named
+from .tracing import quiet
 
 QUANTISED = ("Conv", "ConvTranspose", "Gemm")
 METRIC, DECIDING = ("encoder.", "first."), ("scores.",)  # prefixes of weights
@@ -38,19 +39,20 @@ def quantize(path: Path, feeds: Iterable[Named], is_first: bool, is_last: bool) 
 
     model = onnx.load(str(path))
     partial = path.with_suffix(".int8")
-    quantize_static(
-        model,
-        str(partial),
-        _reader(feeds),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        op_types_to_quantize=list(QUANTISED),
-        nodes_to_exclude=kept_nodes(model, is_first, is_last),
-        calibrate_method=CalibrationMethod.MinMax,
-        extra_options=OPTIONS,
-    )
+    with quiet():
+        quantize_static(
+            model,
+            str(partial),
+            _reader(feeds),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=list(QUANTISED),
+            nodes_to_exclude=kept_nodes(model, is_first, is_last),
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options=OPTIONS,
+        )
     partial.rename(path)
 
 

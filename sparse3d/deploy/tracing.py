@@ -40,7 +40,7 @@ def write_graph(
         name: {axis: dims[extent] for axis, extent in enumerate(shape) if isinstance(extent, str)}
         for name, shape in shapes.items()
     }
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.export.export(graph, (), {"named": inputs}, dynamic_shapes={"named": dynamic}, strict=False)
         check_weights(program)
         exported = torch.onnx.export(
@@ -61,11 +61,12 @@ def write_graph(
 def tracing_points(prepare: PointInputs) -> Tensor:
     """Return points for which no dimension of the inputs is 0 or 1: those would be taken for constants.
 
-    Half of them are spread over the grid; the others crowd in one voxel and fill all levels of the tables of maxima.
+    Some are spread over the grid, few enough to let voxels grow; the others crowd in one voxel and fill all levels of
+    the tables of maxima.
     """
     generator = torch.Generator().manual_seed(0)
     lower, upper = torch.tensor(prepare.grid.lower), torch.tensor(prepare.grid.upper)
-    spread = lower + (upper - lower) * torch.rand(1200, 3, generator=generator)
+    spread = lower + (upper - lower) * torch.rand(300, 3, generator=generator)
     crowd = lower + torch.tensor(prepare.grid.voxel_size) * torch.rand(1200, 3, generator=generator)
     xyz = torch.cat([spread, crowd])
     return torch.nn.functional.pad(xyz, (0, prepare.num_features - 3))
@@ -83,9 +84,9 @@ def check_weights(program: ExportedProgram) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the console; its exceptions say what went wrong."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+def quiet() -> Iterator[None]:
+    """Keep the chatter of exporters off the console; their exceptions say what went wrong."""
+    loggers = [logging.getLogger(name) for name in ("root", "torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

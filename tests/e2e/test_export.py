@@ -17,6 +17,7 @@ from tests.conftest import REPOSITORY
 
 CONFIG = "configs/demo/pillar_demo.py"
 SMALL = ["--cfg-options", "grid.point_range=[-25.6,-25.6,-5,25.6,25.6,3]"]
+FOCAL = "configs/focals_conv/focals_conv_demo.py"
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +69,46 @@ def test_both_sides_are_timed(python: str, exported: Path, tmp_path: Path) -> No
         parts = {each["stage"]: each["median"] for each in times}
         whole = parts.pop("whole model")
         assert all(0 < part < whole for part in parts.values())
+
+
+def test_a_chain_of_graphs(python: str, tmp_path: Path) -> None:
+    """Focals Conv on a small grid: four graphs, four commands, growth between them timed as stages of its own."""
+    grid = ["--cfg-options", "grid.point_range=[-6.4,-6.4,-3.0,6.4,6.4,3.0]"]
+    printed = run(
+        python, "tools/export.py", FOCAL, "--random-weights", "--out", tmp_path / "model", "--tensorrt", *grid
+    )
+    assert "TensorRT takes every operator" in printed
+    script = tmp_path / "model" / "build_engine.sh"
+    if script.exists():
+        assert [line.split("=")[1].split(" ")[0] for line in script.read_text().splitlines() if "--onnx" in line] == [
+            f"model_{number}.onnx" for number in range(4)
+        ]
+    out = tmp_path / "times.json"
+    run(python, "tools/benchmark_deploy.py", FOCAL, tmp_path / "model", "--runs", "1", "--json", out, *grid)
+    stages = [each["stage"] for each in json.loads(out.read_text())["timings"]["runtime (CPUExecutionProvider)"]]
+    assert stages[1:4] == ["model_0", "grow, index (1)", "model_1"]
+    assert stages[-2:] == ["decode", "whole model"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--random-weights", "--dialect", "autoware", "--tensorrt"], "17 nodes of Autoware's plugins"),
+        (["--precision", "int8", "--calibration", "2"], "int8"),
+    ],
+    ids=["autoware", "int8"],
+)
+def test_sparse_convolutions_in_other_forms(python: str, tmp_path: Path, options: list[str], expected: str) -> None:
+    """The small encoder without its focal convolutions. Int8 takes it as initialised: norms of their scan amplify noise."""
+    changes = ["grid.point_range=[-6.4,-6.4,-3.0,6.4,6.4,3.0]", "model.point_branch.backbone.focal_stages=[]"]
+    config = load_config(REPOSITORY / FOCAL, {"model.point_branch.backbone.focal_stages": []})
+    torch.manual_seed(0)
+    torch.save({"state_dict": MODELS.build(config.model).state_dict()}, tmp_path / "weights.pth")
+    weights = [] if "--random-weights" in options else [tmp_path / "weights.pth"]
+    command = ["tools/export.py", FOCAL, *weights, "--out", tmp_path / "model", *options, "--cfg-options", *changes]
+    printed = run(python, *command)
+    assert expected in printed
+    assert len(Runtime(tmp_path / "model", threads=1)(make_scan("nuscenes", seed=1))) > 0
 
 
 def test_a_model_is_timed_stage_by_stage(python: str, tmp_path: Path) -> None:
