@@ -1,5 +1,5 @@
-# CenterPoint for Waymo as OpenPCDet publishes it: voxels of 10 x 10 x 15 cm, sparse residual encoder, SECOND's backbone on
-# 188 x 188 cells, one centre head of three classes; a fifth of the frames.
+# CenterPoint for Waymo as OpenPCDet publishes it: voxels of 10 x 10 x 15 cm, sparse residual encoder, SECOND's backbone
+# on 188 x 188 cells, one centre head of three classes; a fifth of the frames.
 _base_ = [
     "../_base_/datasets/waymo_lidar.py",
     "../_base_/schedules/focals_conv_waymo_30e.py",

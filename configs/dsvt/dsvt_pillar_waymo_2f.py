@@ -1,5 +1,5 @@
-# The pillar detector on 2 frames of Waymo: the points of one earlier frame in the present one's coordinates, with their
-# time lag. The object database is made with as many: `tools/create_data.py objects ... --sweeps 1`.
+# The pillar detector on 2 frames of Waymo: with the points of one earlier frame, moved to the present one, and
+# their time lag. The object database is made with as many: `tools/create_data.py objects ... --sweeps 1`.
 _base_ = ["./dsvt_pillar_waymo.py"]
 
 num_point_features = 6  # and the time lag

@@ -1,5 +1,5 @@
-# Waymo Open Dataset, LiDAR only: three classes, both returns of all five lasers, as in the published pipeline. The config
-# that uses this gives `grid`. With earlier frames (`sweeps`), points have a column more, the time lag.
+# Waymo Open Dataset, LiDAR only: three classes, both returns of all five lasers, as in the published pipeline. The
+# config that uses this gives `grid`. With earlier frames (`sweeps`), points have a column more, the time lag.
 _base_ = ["./loaders.py"]
 
 class_names = ["Vehicle", "Pedestrian", "Cyclist"]
