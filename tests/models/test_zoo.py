@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sparse3d.datasets.nuscenes_frames import scene_frames
 from sparse3d.datasets.nuscenes_tables import load_tables
 from sparse3d.datasets.transforms import Compose
 from sparse3d.registry import MODELS, TRANSFORMS
-from sparse3d.structures import Boxes3D, Frame, Grid, InstanceData, Sample
+from sparse3d.structures import Boxes3D, Frame, Grid, InstanceData, Sample, WaymoLabels
 from sparse3d.zoo import Model, config_files, configs_folder, find_config, models
 from sparse3d.zoo_checks import (
     check_files,
@@ -94,13 +95,14 @@ def test_one_training_step_and_one_test_step(path: Path) -> None:
 
 
 def training_sample(config: Config) -> Sample:
-    """A frame of the synthetic nuScenes through the training pipeline; random points and boxes for other data sets."""
+    """A frame of the synthetic nuScenes through the training pipeline, with other names where Waymo's cameras are asked
+    for; random points and boxes for detectors of points on other data sets."""
     dataset = config.train_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
-    if dataset.type != NUSCENES:
+    if dataset.type != NUSCENES and "num_point_features" in config:
         return random_sample(Grid.build(config.grid), config.num_point_features, len(config.class_names))
-    frame = synthetic_frame()
+    frame = synthetic_frame() if dataset.type == NUSCENES else waymo_frame(config.camera_names)
     steps = [
         step for step in dataset.pipeline if not any(each["type"] == "PasteGroundTruth" for each in components(step))
     ]
@@ -111,6 +113,28 @@ def training_sample(config: Config) -> Sample:
 @cache
 def synthetic_frame() -> Frame:
     return next(scene_frames(load_tables(SYNTH / "v1.0-mini", ["scene-0061"]), "scene-0061", SYNTH))
+
+
+def waymo_frame(camera_names: Sequence[str]) -> Frame:
+    """The synthetic frame with labels as Waymo has them: vehicles and pedestrians, as the first camera saw them."""
+    frame = synthetic_frame()
+    annotations, count = frame.annotations, len(frame.annotations)
+    numbers, motions = np.zeros(count, dtype=np.int64), np.zeros((count, 3))
+    labels = WaymoLabels(
+        difficulties=numbers,
+        tracking_difficulties=numbers,
+        num_top_lidar_points=annotations.num_lidar_points,
+        speeds=motions,
+        accelerations=motions,
+        most_visible_cameras=numbers + 1,
+        camera_synced_boxes=annotations.boxes[:, :7],
+        keypoints=np.zeros((count, 14, 3)),
+        keypoint_visibility=np.zeros((count, 14), dtype=np.int64),
+    )
+    kinds = {"vehicle": "Vehicle", "human": "Pedestrian"}
+    categories = tuple(kinds.get(name.partition(".")[0], "Sign") for name in annotations.categories)
+    cameras = tuple(replace(camera, name=name) for camera, name in zip(frame.cameras, camera_names, strict=False))
+    return replace(frame, cameras=cameras, annotations=replace(annotations, categories=categories, waymo=labels))
 
 
 def random_sample(grid: Grid, num_features: int, num_classes: int) -> Sample:
