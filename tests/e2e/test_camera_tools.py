@@ -18,10 +18,9 @@ SMALL = [
     "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False", "test_dataloader.num_workers=0",
 ]  # fmt: skip
 
-FROM_ABOVE = "configs/matrixvt/matrixvt_r50_demo.py"
+FROM_ABOVE = "configs/matrixvt/matrixvt_r18_demo.py"
 SMALL_FROM_ABOVE = [
     "image_size=[64,160]", "resize_factors=[0.9,1.2]", "grid.point_range=[-25.6,-25.6,-5,25.6,25.6,3]",
-    "model.image_branch.backbone.depth=18", "model.image_branch.neck.in_channels=[16,32,64,128]",
     "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False", "test_dataloader.num_workers=0",
 ]  # fmt: skip
 
