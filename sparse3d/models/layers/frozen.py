@@ -13,8 +13,6 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .position import CountedNorm
-
 STATISTICS = ("running", "batch")
 
 
@@ -32,12 +30,12 @@ class PartlyFrozen(BaseModule):
         """
         if statistics not in STATISTICS:
             raise ValueError(f"frozen: must be one of {', '.join(STATISTICS)}, got {statistics!r}")
-        object.__setattr__(self, "_frozen", tuple(parts))  # not as children a second time
+        self._frozen = tuple(parts)
         self._frozen_in_eval = statistics == "running"
         for part in parts:
             part.requires_grad_(False)
             for module in part.modules():
-                if isinstance(module, (_BatchNorm, CountedNorm)):
+                if isinstance(module, _BatchNorm):
                     module.track_running_stats = self._frozen_in_eval
         self.train(self.training)
 
