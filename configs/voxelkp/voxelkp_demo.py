@@ -5,6 +5,13 @@ data_root = "data/synthetic_waymo"
 grid = dict(point_range=[-25.6, -25.6, -1.0, 25.6, 25.6, 3.0], voxel_size=[0.2, 0.2, 0.2], stride=8)
 map_channels = 64
 
+train_pipeline = [
+    "$load_points",
+    dict(type="LoadAnnotations", class_names="$class_names", min_points=1, keypoints=True),
+    dict(type="RemoveUnlabelledPeople"),
+    "$augment",
+    dict(type="RangeFilter", grid="$grid"),
+]
 train_dataloader = dict(num_workers=1)
 test_dataloader = dict(num_workers=1)
 

@@ -37,12 +37,13 @@ class Source:
     class_names: Sequence[str]
     loader: type[LoadPoints]
     sweeps: int  # scans before the key frame that published pipelines take
+    keypoints: bool = False  # whether people have them
 
 
 SOURCES = MappingProxyType(
     {
         "nuscenes": Source(NuScenesDataset, DETECTION_CLASSES, LoadPoints, sweeps=9),
-        "waymo": Source(WaymoDataset, ("Vehicle", "Pedestrian", "Cyclist"), LoadWaymoPoints, sweeps=0),
+        "waymo": Source(WaymoDataset, ("Vehicle", "Pedestrian", "Cyclist"), LoadWaymoPoints, sweeps=0, keypoints=True),
     }
 )
 
@@ -155,7 +156,7 @@ class _Parts(Dataset):
 def _write_part(part: Part) -> None:
     class_names = part.source.class_names
     load = [part.source.loader(sweeps=part.sweeps), *([LoadImages()] if part.images else [])]
-    load.append(LoadAnnotations(class_names))
+    load.append(LoadAnnotations(class_names, keypoints=part.source.keypoints))
     dataset = part.source.dataset(part.data_root, part.index, class_names=class_names, pipeline=load)
     rows = range(part.start, min(part.stop, len(dataset)))
     batches = [encode_objects(dataset[row], class_names) for row in rows]

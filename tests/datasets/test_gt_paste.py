@@ -161,7 +161,7 @@ def test_damaged_files_are_named(index: Path, tmp_path: Path) -> None:
         FileNotFoundError, match=r"there is no object database; create it: python tools/create_data\.py objects"
     ):
         ObjectDatabase(tmp_path / "none.arrow")
-    with pytest.raises(ValueError, match="object database version None, this sparse3d reads version 2"):
+    with pytest.raises(ValueError, match="object database version None, this sparse3d reads version 3"):
         ObjectDatabase(index)
 
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from sparse3d.datasets import FrameIndex, WaymoDataset, write_index
-from sparse3d.datasets.transforms import LoadAnnotations, RemoveUnlabelledPeople
+from sparse3d.datasets.arrow_file import arrow_writer
+from sparse3d.datasets.object_database import COLUMNS, IMAGES, OBJECTS, encode_objects
+from sparse3d.datasets.transforms import LoadAnnotations, PasteGroundTruth, RemoveUnlabelledPeople
 from sparse3d.structures import Boxes3D, Frame, InstanceData, Sample
 from sparse3d.structures.skeleton import MISSING, NUM_KEYPOINTS, OCCLUDED, VISIBLE
 from tests.evaluation.waymo_cases import annotations, frame
@@ -75,6 +77,8 @@ def test_people_nobody_labelled_leave_with_their_points() -> None:
     assert left.points[:, 3].tolist() == [2, 3]
     assert left.gt.labels.tolist() == [1, 2] and len(left.gt.keypoints) == 2
     assert len(sample.points) == 4 and len(sample.gt.labels) == 3
+    background = RemoveUnlabelledPeople(with_points=False)(sample, np.random.default_rng(0))
+    assert len(background.points) == 4 and background.gt.labels.tolist() == [1, 2]
 
 
 def test_keypoints_are_loaded_beside_the_boxes() -> None:
@@ -85,3 +89,35 @@ def test_keypoints_are_loaded_beside_the_boxes() -> None:
     assert gt.keypoints.shape == (2, NUM_KEYPOINTS, 3)
     torch.testing.assert_close(gt.keypoints[1, 2], gt.boxes.centers[1])
     np.testing.assert_allclose(gt.keypoints[0], objects.waymo.keypoints[0], rtol=1e-6)
+
+
+# -- paste ------------------------------------------------------------------------------------------------------------
+
+
+def scene(number: int, boxes: list[list[float]], missing: int) -> Sample:
+    """People with keypoints, but for the one of this number, and five points in each box."""
+    objects = annotations(boxes, ["Pedestrian"] * len(boxes))
+    objects.waymo.keypoint_visibility[missing] = MISSING
+    sample = Sample.from_frame(frame(objects, number))
+    spread = torch.tensor([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1], [0.1, 0.1, 0.1]])
+    points = (torch.tensor(boxes)[:, None, :3] + spread).reshape(-1, 3)
+    sample = sample.replace(points=torch.nn.functional.pad(points, (0, 2)))
+    return LoadAnnotations(["Pedestrian"], keypoints=True)(sample, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("keypoints_only", [False, True])
+def test_pasted_people_bring_their_keypoints(tmp_path: Path, keypoints_only: bool) -> None:
+    source = scene(0, [WALKER, RIDER, [-9.0, 3, 1, 0.8, 0.8, 1.7, 0]], missing=1)
+    with arrow_writer(tmp_path / "objects.arrow", OBJECTS, {COLUMNS: "5", IMAGES: "no"}) as writer:
+        writer.write_batch(encode_objects(source, ["Pedestrian"]))
+    paste = PasteGroundTruth(
+        tmp_path, "objects.arrow", ["Pedestrian"], dict(Pedestrian=9), min_points=1, keypoints_only=keypoints_only
+    )
+    present = scene(1, [[5.0, 5, 1, 0.8, 0.8, 1.7, 0]], missing=0)
+    gt = paste(present, np.random.default_rng(0)).gt
+    assert len(gt.boxes) == (3 if keypoints_only else 4)
+    for row in range(1, len(gt.boxes)):
+        (origin,) = (source.gt.boxes.centers == gt.boxes.centers[row]).all(dim=1).nonzero()[:, 0].tolist()
+        torch.testing.assert_close(gt.keypoints[row], source.gt.keypoints[origin])
+        assert torch.equal(gt.keypoint_visibility[row], source.gt.keypoint_visibility[origin])
+    assert (gt.keypoint_visibility[1:] != MISSING).any(dim=1).all() == keypoints_only

@@ -8,10 +8,15 @@ train_pipeline = [
     "$load_points",
     dict(type="LoadAnnotations", class_names="$class_names", min_points=1, keypoints=True),
     dict(type="RemoveUnlabelledPeople"),
+    "$paste_people",
+    "$paste_vehicles",
+    dict(type="RemoveUnlabelledPeople", with_points=False),  # vehicles are background
     "$augment",
     dict(type="RangeFilter", grid="$grid"),
     dict(type="ShufflePoints"),
 ]
+paste_people = dict(min_points=5, keypoints_only=True)
+paste_vehicles = dict(class_names=["Pedestrian", "Cyclist", "Vehicle"])
 augment = dict(
     type="Compose",
     transforms=[

@@ -24,7 +24,6 @@ from sparse3d_ops import iou_2d, iou_bev, nms_bev, points_in_boxes
 
 from ...registry import TRANSFORMS
 from ...structures import Boxes3D, InstanceData, Sample
-from ...structures.skeleton import MISSING, NUM_KEYPOINTS
 from .. import point_kernels
 from ..object_crops import Appearances, paste_crops
 from ..object_database import ObjectDatabase, Objects
@@ -45,6 +44,7 @@ class PasteGroundTruth:
         min_points: objects with fewer points in the database are not pasted.
         images: paste into the images too; False leaves them as they are, for detectors that do not see them.
         max_image_overlap: largest IoU of boxes in an image, for ``images``.
+        keypoints_only: paste only objects with a keypoint, for detectors of people.
 
     Raises:
         FileNotFoundError: if there is no database.
@@ -61,6 +61,7 @@ class PasteGroundTruth:
         min_points: int = 5,
         images: bool = False,
         max_image_overlap: float = 0.5,
+        keypoints_only: bool = False,
     ) -> None:
         unknown = [name for name, count in counts.items() if name not in class_names or count < 0]
         if unknown:
@@ -76,7 +77,7 @@ class PasteGroundTruth:
             )
         self.images, self.max_image_overlap = images, max_image_overlap
         self.wanted = {label: counts[name] for label, name in enumerate(class_names) if counts.get(name)}
-        self.rows = {label: self.database.rows(class_names[label], min_points) for label in self.wanted}
+        self.rows = {label: self.database.rows(class_names[label], min_points, keypoints_only) for label in self.wanted}
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample with more objects."""
@@ -151,10 +152,9 @@ def _paste_boxes(gt: InstanceData, objects: Objects, labels: np.ndarray) -> Inst
         labels=torch.from_numpy(labels),
         num_points=torch.from_numpy(objects.num_lidar_points),
     )
-    if "keypoints" in gt:  # the database holds none
-        middles = torch.from_numpy(objects.boxes[:, None, :3])
-        pasted["keypoints"] = middles.repeat(1, NUM_KEYPOINTS, 1)
-        pasted["keypoint_visibility"] = torch.full((len(labels), NUM_KEYPOINTS), MISSING)
+    if "keypoints" in gt:
+        pasted["keypoints"] = torch.from_numpy(objects.keypoints)
+        pasted["keypoint_visibility"] = torch.from_numpy(objects.keypoint_visibility)
     return InstanceData(
         boxes=Boxes3D.cat([gt.boxes, Boxes3D(torch.from_numpy(objects.boxes))]),
         **{name: torch.cat([getattr(gt, name), values]) for name, values in pasted.items()},
