@@ -37,7 +37,12 @@ class PackedWriter:
 
 @contextmanager
 def packed_writer(path: Path) -> Iterator[PackedWriter]:
-    """Write to a temporary file beside ``path`` that takes its name when all went well, and disappears when not."""
+    """Write to a temporary file beside ``path`` that takes its name when all went well, and disappears when not.
+
+    What a killed process left of the same file is removed.
+    """
+    for left in path.parent.glob(f"{path.name}.*.tmp"):
+        left.unlink()
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -14,7 +14,7 @@ from sparse3d.datasets.nuscenes_frames import scene_frames
 from sparse3d.datasets.nuscenes_schema import CATEGORY_TO_CLASS, DETECTION_CLASSES
 from sparse3d.datasets.nuscenes_tables import load_tables
 from sparse3d.datasets.transforms import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, RandomFlip, read_points
-from sparse3d.structures import Frame, LidarScan, Sample
+from sparse3d.structures import CameraImage, Frame, LidarScan, Sample
 from sparse3d_ops.boxes import count_points_in_boxes
 from tests.conftest import REPOSITORY
 
@@ -261,3 +261,22 @@ def test_loaders_come_first(frames: list[Frame], loader: LoadPoints) -> None:
     moved = RandomFlip(x=1)(Sample.from_frame(frames[0]), RNG)
     with pytest.raises(ValueError, match=f"{type(loader).__name__} must come before"):
         loader(moved, RNG)
+
+
+def test_images_of_a_distorting_lens_are_straightened(tmp_path: Path) -> None:
+    intrinsic = np.array([[200.0, 0, 159.5], [0, 200.0, 119.5], [0, 0, 1]])
+    distortion = np.array([0.05, -0.3, 0.001, -0.002, 0.01])
+    point = np.array([0.6, -0.45, 1.0])
+    (bent,) = cv2.projectPoints(point[None], np.zeros(3), np.zeros(3), intrinsic, distortion)[0][0]
+    straight = (intrinsic @ point)[:2]
+    assert np.linalg.norm(bent - straight) > 5
+    image = np.zeros((240, 320, 3), dtype=np.uint8)
+    cv2.circle(image, tuple(round(float(value) * 16) for value in bent), 3 * 16, (255, 255, 255), -1, shift=4)
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), image)
+    camera = CameraImage("FRONT", str(path), 0, intrinsic, *(np.eye(4),) * 3, 320, 240, distortion=distortion)
+    scan = LidarScan("", 0, np.eye(4))
+    frame = Frame("t", "s", 0, scan, (), (camera,), np.eye(4), np.eye(4), None)
+    loaded = LoadImages()(Sample.from_frame(frame), RNG)
+    rows, columns = np.nonzero(loaded.images[0, 0].numpy() > 100)
+    assert np.hypot(columns.mean() - straight[0], rows.mean() - straight[1]) < 0.5

@@ -157,6 +157,13 @@ def test_a_packed_file_is_whole_or_absent(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "scans.f32.123.tmp").write_bytes(b"half")
+    with packed_writer(tmp_path / "scans.f32") as writer:
+        writer.append(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["scans.f32"]
+
+
 def test_blocks_that_are_cut_off_or_odd(tmp_path: Path) -> None:
     path = tmp_path / "scans.f32"
     with packed_writer(path) as writer:
