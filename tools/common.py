@@ -96,7 +96,10 @@ def load_weights(detector: nn.Module, checkpoint: Path) -> None:
 
 def load_sample(config: Config, split: str, number: int) -> Sample:
     """Return a sample of a data set after its pipeline, with its objects."""
-    dataset = DATASETS.build(config[f"{split}_dataloader"].dataset)
+    loader = config[f"{split}_dataloader"]
+    if loader is None:
+        raise SystemExit(f"the config has no {split} set (its {split}_dataloader is None); choose another --split")
+    dataset = DATASETS.build(loader.dataset)
     if not 0 <= number < len(dataset):
         raise SystemExit(f"there is no sample {number}, the {split} set has {len(dataset)}")
     sample = dataset[number]
