@@ -5,11 +5,11 @@ _base_ = ["../centerpoint/centerpoint_voxel0075_nuscenes.py"]
 camera_names = [
     "CAM_FRONT", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT",
 ]  # fmt: skip
-image_scale = 2 / 3
+image_factor = 2 / 3
 pretrained = "pretrain/deeplabv3_resnet50_coco-cd0a2569.pth"
 
 load_images = dict(type="LoadImages", names="$camera_names")
-resize_images = dict(type="ResizeImages", factors=["$image_scale", "$image_scale"])
+resize_images = dict(type="ResizeImages", factors=["$image_factor", "$image_factor"])
 train_pipeline = [
     "$load_points",
     "$load_images",
@@ -37,7 +37,7 @@ model = dict(
     ),
     point_branch=dict(
         type="FocalFusionBranch",
-        pixels=dict(scale="$image_scale", min_depths=dict(CAM_FRONT=1.0, CAM_BACK=0.5), skip_first=True),
+        pixels=dict(scale="$image_factor", min_depths=dict(CAM_FRONT=1.0, CAM_BACK=0.5), skip_first=True),
         backbone=dict(
             type="FocalEncoder",
             focal_stages=[],

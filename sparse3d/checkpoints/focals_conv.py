@@ -1,6 +1,7 @@
 """Weights of the official Focals Conv code -> ours: its CenterPoint tree (nuScenes) and its OpenPCDet tree (Waymo).
 
-The two trees name their parts differently, so a checkpoint's own names say which one it is of. Either may have Focals Conv-F's image network.
+The two trees name their parts differently, so a checkpoint's own names say which one it is of. Either may have the
+image network of Focals Conv-F.
 
 Source: github.com/dvlab-research/FocalsConv, and OpenPCDet's port of it.
 """
@@ -60,8 +61,9 @@ OPENPCDET_ENCODER: Rules = [
 def image_rules(prefix: str) -> Rules:
     """Return the rules of Focals Conv-F's image network: a segmentation network's ResNet up to its first stage."""
     return [
+        # What follows the first stage is not used there either.
+        (rf"{prefix}\.ifn\.model\.(?:backbone\.layer[234]|(?:aux_)?classifier)\.{REST}", None),
         *prefixed(rf"{prefix}\.ifn\.model\.backbone", "image_branch.backbone", RESNET),
-        (rf"{prefix}\.ifn\.model\.(?:aux_)?classifier\.{REST}", None),  # not used there either
         (rf"{prefix}\.reduce_blocks\.0\.conv\.{REST}", r"image_branch.neck.conv.\1"),
         (rf"{prefix}\.reduce_blocks\.0\.bn\.{REST}", r"image_branch.neck.norm.\1"),
     ]

@@ -25,6 +25,7 @@ from tests.conftest import REPOSITORY
 
 CENTERPOINT = "centerpoint/centerpoint_voxel0075_nuscenes"
 FOCALS_NUSCENES = "focals_conv/focals_conv_voxel0075_nuscenes"
+FOCALS_FUSION = "focals_conv/focals_conv_f_voxel0075_nuscenes"
 FOCALS_WAYMO = "focals_conv/focals_conv_centerpoint_waymo"
 
 # Our names -> the official ones, written down here independently of the tables under test.
@@ -55,6 +56,19 @@ OPENPCDET = [
     *FOCAL,
     (r"head\.shared", "dense_head.shared_conv"),
     (r"head\.tasks", "dense_head.heads_list"),
+]
+
+
+IMAGES = [
+    (r"image_branch\.backbone\.stem\.0", "network2d.ifn.model.backbone.conv1"),
+    (r"image_branch\.backbone\.stem\.1", "network2d.ifn.model.backbone.bn1"),
+    (r"image_branch\.backbone\.stages\.0\.(\d)\.shortcut", r"network2d.ifn.model.backbone.layer1.\1.downsample"),
+    (r"image_branch\.backbone\.stages\.0", "network2d.ifn.model.backbone.layer1"),
+    (r"image_branch\.neck\.conv", "network2d.reduce_blocks.0.conv"),
+    (r"image_branch\.neck\.norm", "network2d.reduce_blocks.0.bn"),
+    (r"point_branch\.backbone\.image_focal\.norm", "backbone.conv_focal_multimodal.bn1"),
+    (r"point_branch\.backbone\.image_focal\.predictor", "backbone.conv_focal_multimodal.conv_imp"),
+    (r"point_branch\.backbone\.image_focal", "backbone.conv_focal_multimodal"),
 ]
 
 
@@ -107,6 +121,10 @@ def official(name: str, detector: Detector3D) -> dict[str, Tensor]:
         places = [(r"point_branch\.backbone\.focals\.1\.", "backbone.conv1.2.")]
         places += [(r"point_branch\.backbone\.focals\.(\d)\.", r"backbone.conv\1.3.")]
         return det3d_state(detector, fork_stage, [*places, *FOCAL, *DET3D])
+    if name == FOCALS_FUSION:
+        state = det3d_state(detector, fork_stage, [*IMAGES, *DET3D])
+        unused = ("backbone.layer4.0.conv1.weight", "classifier.4.bias")
+        return state | {f"network2d.ifn.model.{each}": torch.zeros(1) for each in unused}
     state = {
         rename(name, OPENPCDET, openpcdet_stage, "backbone_2d"): value for name, value in detector.state_dict().items()
     }
@@ -117,7 +135,12 @@ def old_layout(state: dict[str, Tensor], order: tuple[int, ...]) -> dict[str, Te
     return {name: value.permute(order).contiguous() if value.ndim == 5 else value for name, value in state.items()}
 
 
-SYSTEM = {CENTERPOINT: "centerpoint", FOCALS_NUSCENES: "focals_conv", FOCALS_WAYMO: "focals_conv"}
+SYSTEM = {
+    CENTERPOINT: "centerpoint",
+    FOCALS_NUSCENES: "focals_conv",
+    FOCALS_FUSION: "focals_conv",
+    FOCALS_WAYMO: "focals_conv",
+}
 ORDERS = {"spconv 2.x": (0, 1, 2, 3, 4), "spconv 1.x": (1, 2, 3, 4, 0), "early spconv 2.x": (1, 2, 3, 0, 4)}
 
 

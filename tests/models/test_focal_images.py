@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparse3d.models import FocalConv
+from sparse3d.config import load_config
+from sparse3d.datasets.transforms import ResizeImages
+from sparse3d.models import Detector3D, FocalConv
 from sparse3d.models.points.image_sampling import PixelRule, read_pixels, sample_images
+from sparse3d.registry import MODELS
+from sparse3d.structures import Cameras, Sample
+from sparse3d.structures.cameras import TENSORS
 from sparse3d_ops.sparse import Sites, SparseTensor
+from tests.conftest import REPOSITORY
 
 SIZE = (12, 20)  # height, width
 
@@ -102,3 +111,70 @@ def test_images_and_fusion_go_together() -> None:
         FocalConv(4)(x, lambda sites: torch.zeros(len(sites), 4))
     with pytest.raises(ValueError, match="must be one of"):
         FocalConv(4, image_fusion="mean")
+
+
+# -- the whole detector ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fused() -> tuple[Detector3D, list[Sample]]:
+    """The published detector on a small grid, and a sample of it with two cameras."""
+    config = load_config(
+        REPOSITORY / "configs" / "focals_conv" / "focals_conv_f_voxel0075_nuscenes.py",
+        {"grid.point_range": [-4.8, -4.8, -5, 4.8, 4.8, 3], "pretrained": None},
+    )
+    torch.manual_seed(0)
+    detector = MODELS.build(config.model).eval()
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(400, 5, generator=generator) * torch.tensor([9.6, 9.6, 4, 1, 0.5]) - torch.tensor(
+        [4.8, 4.8, 3, 0, 0]
+    )
+    forward = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    backward = torch.tensor([[0.0, 1, 0, 0], [0, 0, -1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
+    intrinsics = torch.tensor([[60.0, 0, 48], [0, 60, 32], [0, 0, 1]]).repeat(2, 1, 1)
+    cameras = Cameras.create(
+        ["CAM_FRONT", "CAM_BACK"], intrinsics, torch.stack([forward, backward]), torch.tensor([[64, 96]] * 2)
+    )
+    images = torch.randint(0, 256, (2, 3, 64, 96), generator=generator, dtype=torch.uint8)
+    whole = Sample(points=points, images=images, cameras=cameras)
+    return detector, [ResizeImages(factors=[2 / 3, 2 / 3])(whole, np.random.default_rng(0))]
+
+
+def raw(detector: Detector3D, samples: list[Sample]) -> Tensor:
+    with torch.no_grad():
+        data = detector.data_preprocessor(samples)
+        return detector.extract_features(data["batch"]).bev
+
+
+def test_images_change_what_the_detector_makes_of_points(fused: tuple[Detector3D, list[Sample]]) -> None:
+    detector, (sample,) = fused
+    dark = sample.replace(images=torch.zeros_like(sample.images))
+    assert not torch.equal(raw(detector, [sample]), raw(detector, [dark]))
+
+
+def test_a_camera_that_a_sample_lacks_shows_nothing(fused: tuple[Detector3D, list[Sample]]) -> None:
+    """A blind camera and no camera are the same, and so is another order of cameras."""
+    detector, (sample,) = fused
+    rig = sample.cameras
+    blind = sample.replace(cameras=replace(rig, lidar2cam=rig.lidar2cam * torch.tensor([1.0, 0.0])[:, None, None]))
+    first = {name: getattr(rig, name)[:1] for name in TENSORS}
+    alone = sample.replace(images=sample.images[:1], cameras=Cameras(names=rig.names[:1], **first))
+    torch.testing.assert_close(raw(detector, [blind]), raw(detector, [alone]))
+    other_way = {name: getattr(rig, name).flip(0) for name in TENSORS}
+    turned = sample.replace(images=sample.images.flip(0), cameras=Cameras(names=rig.names[::-1], **other_way))
+    torch.testing.assert_close(raw(detector, [turned]), raw(detector, [sample]), rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_at_all_is_an_empty_map(fused: tuple[Detector3D, list[Sample]]) -> None:
+    detector, (sample,) = fused
+    rig = sample.cameras
+    blind = sample.replace(cameras=replace(rig, lidar2cam=torch.zeros_like(rig.lidar2cam)), points=sample.points[:0])
+    assert torch.isfinite(raw(detector, [blind, blind])).all()
+
+
+def test_gradients_reach_the_images(fused: tuple[Detector3D, list[Sample]]) -> None:
+    detector, samples = fused
+    batch = detector.data_preprocessor(samples)["batch"]
+    detector.extract_features(batch).bev.sum().backward()
+    assert detector.image_branch.backbone.stem[0].weight.grad.abs().sum() > 0
+    detector.zero_grad()
