@@ -19,7 +19,7 @@ class LidarScan:
     timestamp: int
     lidar2key: np.ndarray  # [4, 4], this scan's LiDAR -> LiDAR of the key frame (identity for the key frame itself)
     num_features: int = 5  # values a point
-    offset: int = 0  # where the scan begins in a file of many: a byte, or a row group of a Parquet file
+    offset: int = 0  # byte where the scan begins in a file of many; Parquet files are searched by the timestamp
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CameraImage:
     width: int
     height: int
     distortion: np.ndarray = field(default_factory=lambda: np.zeros(5))  # [5], k1, k2, p1, p2, k3 as OpenCV has them
-    offset: int = 0  # where the image is in a file of many: a byte, or a row group of a Parquet file
+    offset: int = 0  # where the image is in a file of many: a byte, or a row of a Parquet file
 
 
 @dataclass(frozen=True)
