@@ -99,7 +99,7 @@ def test_a_chain_of_graphs(python: str, tmp_path: Path) -> None:
     ids=["autoware", "int8"],
 )
 def test_sparse_convolutions_in_other_forms(python: str, tmp_path: Path, options: list[str], expected: str) -> None:
-    """The small encoder without its focal convolutions. Int8 takes it as initialised: norms of their scan amplify noise."""
+    """The small encoder without its focal convolutions; int8 takes it as initialised: rounding stays small."""
     changes = ["grid.point_range=[-6.4,-6.4,-3.0,6.4,6.4,3.0]", "model.point_branch.backbone.focal_stages=[]"]
     config = load_config(REPOSITORY / FOCAL, {"model.point_branch.backbone.focal_stages": []})
     torch.manual_seed(0)
