@@ -41,3 +41,6 @@ def test_from_the_synthetic_world_to_pictures(tool: ToolRunner, tmp_path: Path) 
     assert (work / "iter_2.pth").exists()
     printed = tool("test", CONFIG, work, "--work-dir", work, "--show-dir", show, *options)
     assert "mAP" in printed and len(list(show.glob("*.png"))) >= 2
+    picture = tmp_path / "candidates.png"
+    tool("draw_candidates", CONFIG, work, "--out", picture, "--threshold", "0", *options)
+    assert picture.stat().st_size > 10_000
