@@ -31,13 +31,13 @@ class SeenFrame:
     Args:
         frame: its record.
         cameras: of its own LiDAR frame.
-        maps: one ``[1, N, C, H, W]`` a level.
+        maps: one ``[1, N, C, H, W]`` a level; None where the detector wants no other frames and keeps none.
         detections: boxes in its images, where the detector has a 2D one.
     """
 
     frame: Frame
     cameras: Cameras
-    maps: tuple[Tensor, ...]
+    maps: tuple[Tensor, ...] | None
     detections: ImageDetections | None
 
 
@@ -89,16 +89,10 @@ class FrameStream:
         batch = self.detector.data_preprocessor([sample])["batch"]
         features = self.detector.image_branch(batch)
         now = SeenFrame(sample.frame, batch.cameras[0], features.images, features.detections)
-        frames = [now, *self._others(now)]
-        whole = Features(
-            images=tuple(torch.cat(level, dim=1) for level in zip(*(each.maps for each in frames), strict=True)),
-            cameras=(Cameras.cat([_seen_from(each, now.frame) for each in frames]),),
-            image_size=features.image_size,
-            detections=None if now.detections is None else ImageDetections.stack([each.detections for each in frames]),
-        )
+        whole = _stack([now, *self._others(now)], features.image_size) if len(self.ages) else features
         self._keep(now)
         [pred] = self.detector.head.predict(whole, [sample])
-        return sample.replace(pred=pred)
+        return sample.replace(pred=sample.as_recorded(pred))
 
     def _break_before(self, frame: Frame) -> str | None:
         """Return why a frame cannot follow the last one."""
@@ -131,10 +125,21 @@ class FrameStream:
             del self._seen[0]
 
 
+def _stack(frames: Sequence[SeenFrame], image_size: tuple[int, int]) -> Features:
+    """Return the features of several frames as those of one sample, for points of the first one's LiDAR."""
+    now = frames[0]
+    return Features(
+        images=tuple(torch.cat(level, dim=1) for level in zip(*(each.maps for each in frames), strict=True)),
+        cameras=(Cameras.cat([_seen_from(each, now.frame) for each in frames]),),
+        image_size=image_size,
+        detections=None if now.detections is None else ImageDetections.stack([each.detections for each in frames]),
+    )
+
+
 def _seen_from(seen: SeenFrame, frame: Frame) -> Cameras:
     """Return the cameras of a frame that was seen, for points of another one's LiDAR and times relative to it."""
     if seen.frame is frame:
         return seen.cameras
-    moved = seen.cameras.move_lidar(torch.from_numpy(np.linalg.inv(frame.lidar2global) @ seen.frame.lidar2global))
+    moved = seen.cameras.change_frame(torch.from_numpy(np.linalg.inv(frame.lidar2global) @ seen.frame.lidar2global))
     later = (seen.frame.lidar.timestamp - frame.lidar.timestamp) * 1e-6
     return replace(moved, timestamps=moved.timestamps + later)

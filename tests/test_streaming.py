@@ -13,13 +13,14 @@ import torch
 from sparse3d.datasets import NuScenesDataset, write_index
 from sparse3d.datasets.nuscenes_frames import scene_frames
 from sparse3d.datasets.nuscenes_tables import load_tables
-from sparse3d.datasets.transforms import Compose, CropImages, LoadImages, ResizeImages
+from sparse3d.datasets.transforms import Compose, CropImages, LoadImages, ResizeImages, ToVehicleFrame
 from sparse3d.models import Detector3D
 from sparse3d.registry import MODELS
 from sparse3d.streaming import FrameStream
 from sparse3d.structures import Frame, Sample
 from tests.conftest import REPOSITORY
 from tests.models import mv2d
+from tests.models import test_matrixvt as matrixvt
 
 SYNTH = REPOSITORY / "tests" / "data" / "golden" / "nuscenes_synth"
 AGES = (0.5, 1.0)
@@ -142,3 +143,15 @@ def test_what_a_stream_cannot_do_is_named(detector: Detector3D, frames: list[Fra
         FrameStream(detector, (0.5, -0.5))
     with pytest.raises(ValueError, match="load it without `past`"):
         FrameStream(detector, AGES)(load(frames[0]).replace(past=(frames[0],)))
+
+
+def test_a_detector_of_one_frame_streams_too(frames: list[Frame]) -> None:
+    """It keeps nothing; its boxes come back from the frame of the vehicle."""
+    torch.manual_seed(0)
+    from_above = matrixvt.detector().eval()
+    stream, pipeline = FrameStream(from_above, ages=()), Compose([*PIPELINE[:1], ToVehicleFrame(), *PIPELINE[1:]])
+    for frame in frames[:2]:
+        sample = pipeline(Sample.from_frame(frame), np.random.default_rng(0))
+        found, [expected] = stream(sample).pred, from_above.test_step([sample])
+        torch.testing.assert_close(found.boxes.tensor, expected.pred.boxes.tensor)
+        assert len(found.boxes) and torch.equal(found.labels, expected.pred.labels)

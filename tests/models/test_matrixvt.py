@@ -180,6 +180,15 @@ def test_matrices_of_a_rig_are_made_once() -> None:
     assert again is not first and torch.equal(again.ray, first.ray)
 
 
+def test_training_after_inference_on_the_same_rig() -> None:
+    model, sample = detector(), sample_with()
+    with torch.inference_mode():
+        run(model.eval(), [sample], "predict")
+    losses = run(model.train(), [sample], "loss")
+    sum(losses.values()).backward()
+    assert model.image_branch.view_transform.horiconv.out[0].weight.grad.any()
+
+
 # -- prime extraction and projection ---------------------------------------------------------------------------------
 
 

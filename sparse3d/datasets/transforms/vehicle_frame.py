@@ -19,11 +19,11 @@ from .loading import require_unmoved
 class ToVehicleFrame:
     """Express points, boxes and cameras in the frame of the vehicle: x forward, y left, z up from the ground.
 
-    It is the mean of the vehicle's frames when the cameras of the frame were exposed. Predictions come back in the
-    LiDAR's frame, as from every detector.
+    It is the mean of the vehicle's frames when the cameras of the frame were exposed, or the one at the LiDAR's time
+    where no camera is on record. Predictions come back in the LiDAR's frame, as from every detector.
 
     Raises:
-        ValueError: if the frame has no camera, or something has moved the sample before.
+        ValueError: if something has moved the sample before.
     """
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -38,9 +38,7 @@ class ToVehicleFrame:
 
 def _mean_pose(frame: Frame) -> np.ndarray:
     """Return the mean of the vehicle's poses, 4x4: of the translations, and of the quaternions as they are."""
-    if not frame.cameras:
-        raise ValueError(f"frame {frame.token} has no camera")
-    poses = np.stack([camera.ego2global for camera in frame.cameras])
+    poses = np.stack([camera.ego2global for camera in frame.cameras] or [frame.ego2global])
     quaternions = np.stack([quaternion_of(pose[:3, :3]) for pose in poses])
     quaternions *= np.where(quaternions @ quaternions[0] < 0, -1.0, 1.0)[:, None]  # q and -q are one rotation
     return make_poses(poses[:, :3, 3].mean(axis=0), quaternions.mean(axis=0))

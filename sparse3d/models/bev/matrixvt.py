@@ -131,5 +131,6 @@ class MatrixVT(BaseModule):
         if key not in self._kept:
             if len(self._kept) == KEPT_RIGS:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = RingRay.build(rig, image_size, num_columns, self.depths(), self.grid, self.cells)
+            with torch.inference_mode(False):  # training may meet the rig next
+                self._kept[key] = RingRay.build(rig, image_size, num_columns, self.depths(), self.grid, self.cells)
         return self._kept[key]
