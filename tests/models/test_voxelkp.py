@@ -160,7 +160,7 @@ def test_coarse_cells_fall_on_one_of_the_cells_that_they_cover() -> None:
     for collapse in encoder.collapses:
         collapse.eval()
     height, width = GRID.out_shape
-    depths = encoder._fused_depths()
+    depths = encoder.fused_depths()
     scales = []
     for level, depth in enumerate(depths):
         shape = (depth, height >> level, width >> level)
@@ -232,7 +232,7 @@ def test_the_config_has_the_published_size_and_schedule() -> None:
         detector = MODELS.build(config.model)
     encoder = detector.point_branch.backbone
     assert (num_parameters(encoder), num_parameters(detector.head)) == (100_459_744, 10_651_458)  # 100.46 M, 10.65 M
-    assert encoder.spatial_shape == (61, 1504, 1504) and encoder._fused_depths() == [8, 4, 2]
+    assert encoder.spatial_shape == (61, 1504, 1504) and encoder.fused_depths() == [8, 4, 2]
 
     wrapper = build_optim_wrapper(nn.Linear(2, 2), config.optim_wrapper)
     schedulers = [

@@ -11,7 +11,7 @@ The released code trains a head with centre and keypoints in branches of their o
 and publishes weights of one that has them together, without the code that trained it. Both have the same targets,
 losses and decoding here: `targets/keypoint_targets.py`, `keypoint_losses.py`, `decoding/keypoints.py`.
 
-Source: VoxelKP (Shi and Wonka, ICCV 2025, arXiv 2312.08871), section 3.4, and its code.
+Source: VoxelKP (Shi and Wonka, ICCV 2025, arXiv 2312.08871), and its code.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ Source: VoxelKP (Shi and Wonka, ICCV 2025, arXiv 2312.08871), and its code; the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ from .sparse_layers import SparseResidualBlock, conv_block, strided_block, subma
 NUM_STAGES = 6
 OUT_STRIDE = 8  # of stage 4, whose cells the fused map has
 FUSED_STAGES = (4, 5, 6)
+HYBRID_STAGES = (3, 4, 5, 6)
 ATTENTION_STAGES = (5, 6)
 SCALE_FACTORS = (1.0, 2.0, 3.0)
 
@@ -71,8 +73,7 @@ class VoxelKPEncoder(BaseModule):
             batch's voxels start, and what is found in a scan depend a little on the others in its batch.
 
     Raises:
-        ValueError: if the lists have other lengths, or the grid another stride, a map that is not divisible by 4, or
-            too few layers.
+        ValueError: if the lists have other lengths, or the grid another stride or a map that is not divisible by 4.
     """
 
     def __init__(
@@ -94,25 +95,23 @@ class VoxelKPEncoder(BaseModule):
         self.out_channels = out_channels
         self.stem = submanifold_block(in_channels, channels[0])
         self.stages = nn.ModuleList([SparseSequential(*_residual_blocks(channels[0]))])
-        for stage in range(2, NUM_STAGES + 1):
-            narrow, wide, kernel = channels[stage - 2], channels[stage - 1], kernel_sizes[stage - 2]
+        for stage, (narrow, wide) in enumerate(pairwise(channels), start=2):
+            kernel = kernel_sizes[stage - 2]
             down = strided_block(narrow, wide, kernel, stride=2, padding=kernel // 2)
-            if stage == 2:
-                blocks = _residual_blocks(wide)
-            else:
-                heads = num_heads if stage in ATTENTION_STAGES else None
-                blocks = [HybridStage(wide, heads, window_size, windows_from_corner)]
+            heads = num_heads if stage in ATTENTION_STAGES else None
+            hybrid = stage in HYBRID_STAGES
+            blocks = [HybridStage(wide, heads, window_size, windows_from_corner)] if hybrid else _residual_blocks(wide)
             self.stages.append(SparseSequential(down, *blocks))
         self.collapses = nn.ModuleList(
             conv_block(SparseConv3d(channels[stage - 1], out_channels, (depth, 1, 1), bias=False))
-            for stage, depth in zip(FUSED_STAGES, self._fused_depths(), strict=True)
+            for stage, depth in zip(FUSED_STAGES, self.fused_depths(), strict=True)
         )
         self.dilate = conv_block(SparseConv2d(out_channels, out_channels, 3, padding=1, bias=False))
         self.shared = SparseSequential(
             SubMConv2d(out_channels, out_channels, 3), RowNorm(out_channels), nn.ReLU(inplace=True)
         )
 
-    def _fused_depths(self) -> list[int]:
+    def fused_depths(self) -> list[int]:
         """Return the layers of the fused stages."""
         shape, depths = self.spatial_shape, []
         for stage in self.stages[1:]:

@@ -59,7 +59,9 @@ class PeopleTruth:
         truth = GroundTruth.gather(samples)
         without = [number for number, sample in enumerate(samples) if "keypoints" not in sample.gt]
         if without:
-            raise ValueError(f"loss: gt of samples {without} of the batch has no 'keypoints'; load them, see the docs")
+            raise ValueError(
+                f"loss: gt of samples {without} of the batch has no 'keypoints'; use LoadAnnotations(keypoints=True)"
+            )
         labels, keypoints, visibility = (
             torch.cat([sample.gt.get(name) for sample in samples])
             for name in ("labels", "keypoints", "keypoint_visibility")
