@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(tool: ToolRunner, data: Path) -> Path:
     if not data.exists():
         tool(
-            "create_data", "synthetic-waymo", "--root", data, "--scenes", "1", "--val-scenes", "1", "--frames", "3",
+            "create_data", "synthetic-waymo", "--root", data, "--scenes", "1", "--val-scenes", "1", "--frames", "2",
             "--image-scale", "0.05", "--laser-scale", "0.5", "--points", "float16", "--workers", "1",
         )  # fmt: skip
     return data
