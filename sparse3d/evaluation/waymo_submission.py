@@ -133,8 +133,8 @@ def write_detections(
     _check_suffix(path)
     check_detections("detections", detections)
     if str(path).endswith(MESSAGE):
-        with writing_whole(path) as partial:
-            partial.write_bytes(b"".join(_frames_of_objects(keys, detections)))
+        with writing_whole(path) as partial, partial.open("wb") as file:
+            file.writelines(_frames_of_objects(keys, detections))
         return
     kept = detections.take(detections.score >= np.float32(MIN_SCORE))
     box = np.concatenate([kept.box[:, :3], np.maximum(kept.box[:, 3:6], MIN_SIZE), kept.box[:, 6:]], axis=1)
