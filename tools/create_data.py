@@ -157,9 +157,12 @@ def _synthetic_waymo(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; what is wrong with files or arguments is said in one line."""
     arguments = parse_arguments()
-    arguments.run(arguments)
+    try:
+        arguments.run(arguments)
+    except (FileExistsError, FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"create_data {arguments.command}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,21 @@ def written(tool: ToolRunner, data: Path) -> Path:
             "--image-scale", "0.05", "--laser-scale", "0.5", "--points", "float16", "--workers", "1",
         )  # fmt: skip
     return data
+
+
+def test_a_damaged_segment_is_named_or_skipped(tool: ToolRunner, written: Path, tmp_path: Path) -> None:
+    root = tmp_path / "damaged"
+    for split in ("training", "validation"):
+        shutil.copytree(written / split, root / "training", dirs_exist_ok=True)
+    path = root / "training" / "lidar_pose" / "synthetic_0_0000.parquet"
+    path.write_bytes(path.read_bytes()[:-1000])
+    command = ("create_data", "waymo", "--root", root, "--points", "float32", "--workers", "1")
+    with pytest.raises(SystemExit, match=r"create_data waymo: .*lidar_pose/synthetic_0_0000\.parquet: no readable"):
+        tool(*command)
+    assert not list(root.glob("*.arrow"))
+    printed = tool(*command, "--skip-bad")
+    assert "skipped 1 segments:" in printed and "lidar_pose/synthetic_0_0000.parquet: no readable" in printed
+    assert [file.stem for file in root.glob("sparse3d_points/train/*")] == ["synthetic_0_0001"]
 
 
 def test_points(tool: ToolRunner, written: Path, tmp_path: Path) -> None:
