@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,17 @@ def check_v1(case: Any) -> None:
         _check_points(found, points, number)
         np.testing.assert_array_equal(segment.scan(record.offset), found)
     recorded = case.folder.parent.parent / RECORDED
-    if recorded.is_file():
-        other = type(case)(case.kind, case.folder / "val_tfrecord_expected.json")
-        _check_frames(RecordSegment(recorded), other.config)
-    _check_objects(
-        (case.folder / "objects.bin").read_bytes(), type(case)(case.kind, case.folder / "objects.json").config
-    )
+    expected, objects = _beside(case, "val_tfrecord_expected.json"), _beside(case, "objects.json")
+    if recorded.is_file() and expected is not None:
+        _check_frames(RecordSegment(recorded), expected)
+    if objects is not None:
+        _check_objects((case.folder / "objects.bin").read_bytes(), objects)
+
+
+def _beside(case: Any, name: str) -> Any:
+    """Contents of another file of the case; None where it has none."""
+    path = case.folder / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _check_frames(segment: RecordSegment, expected: list[Mapping[str, Any]]) -> None:
@@ -117,10 +123,12 @@ def check_v2(case: Any) -> None:
     records = segment.records(labelled=True)
     assert [record.timestamp for record in records] == expected["timestamps"]
     rows = expected["rows"]
-    assert sum(len(record.labels) for record in records) == rows["lidar_box"]
-    assert sum((record.labels.cameras > 0).sum() for record in records) == rows["lidar_camera_synced_box"]
-    assert sum((record.labels.visibility != MISSING).any(axis=1).sum() for record in records) == rows["lidar_hkp"]
-    assert sum(len(record.shots) for record in records) == rows["camera_image"]
+    assert sum(len(record.labels) for record in records) == rows.get("lidar_box", 0)
+    assert sum((record.labels.cameras > 0).sum() for record in records) == rows.get("lidar_camera_synced_box", 0)
+    assert sum((record.labels.visibility != MISSING).any(axis=1).sum() for record in records) == rows.get(
+        "lidar_hkp", 0
+    )
+    assert sum(len(record.shots) for record in records) == rows.get("camera_image", 0)
     _check_rows(segment, records)
     points = np.load(case.folder / "expected_points.npz")
     found = dict(segment.scans())
@@ -132,7 +140,8 @@ def check_v2(case: Any) -> None:
 def _check_rows(segment: ParquetSegment, records: list[FrameRecord]) -> None:
     """Look up each label's keypoints and each image by hand."""
     by_time = {record.timestamp: record for record in records}
-    people = pq.read_table(segment.component("lidar_hkp").path).to_pylist()
+    component = segment.component("lidar_hkp")
+    people = pq.read_table(component.path).to_pylist() if component.exists() else []
     prefix = "[LiDARHumanKeypointsComponent].lidar_keypoints[*]"
     for person in people:
         labels = by_time[person["key.frame_timestamp_micros"]].labels
@@ -143,7 +152,7 @@ def _check_rows(segment: ParquetSegment, records: list[FrameRecord]) -> None:
             np.testing.assert_array_equal(labels.keypoints[row, joint], where)
             hidden = person[f"{prefix}.keypoint_3d.visibility.is_occluded"][place]
             assert (labels.visibility[row, joint] == OCCLUDED) == hidden
-    images = dict(segment.images())
+    images = dict(segment.images()) if segment.component("camera_image").exists() else {}
     for record in records:
         for shot in record.shots:
             assert images[shot.offset, shot.camera] == segment.image(shot.offset)
