@@ -20,6 +20,7 @@ paste_vehicles = dict(class_names=["Pedestrian", "Cyclist", "Vehicle"])
 augment = dict(
     type="Compose",
     transforms=[
+        dict(type="RandomObjectMoves", angles=[-0.157, 0.157], factors=[0.95, 1.05]),
         dict(type="RandomFlip", x=0.5, y=0.5),
         dict(type="RandomRotate", angles=[-0.785398, 0.785398]),
         dict(type="RandomScale", factors=[0.95, 1.05]),

@@ -15,6 +15,7 @@ from .images import (
 )
 from .keypoints import RemoveUnlabelledPeople
 from .loading import LoadAnnotations, LoadCameras, LoadImages, LoadPoints, frame_cameras, read_points
+from .object_moves import RandomObjectMoves
 from .selection import RangeFilter, ShufflePoints, select_instances
 from .vehicle_frame import ToVehicleFrame
 from .waymo import LoadWaymoPoints
@@ -35,6 +36,7 @@ __all__ = [
     "MirrorImagesWithWorld",
     "PasteGroundTruth",
     "RandomFlip",
+    "RandomObjectMoves",
     "RandomRotate",
     "RandomScale",
     "RandomTranslate",

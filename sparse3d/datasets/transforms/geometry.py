@@ -87,7 +87,7 @@ class RandomRotate(WorldMove):
     """Turn the world about the z axis by an angle drawn evenly from ``angles`` ``(low, high)``, radians."""
 
     def __init__(self, angles: Sequence[float] = (-np.pi / 4, np.pi / 4)) -> None:
-        self.angles = _interval("RandomRotate", "angles", angles)
+        self.angles = interval("RandomRotate", "angles", angles)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Return the rotation."""
@@ -102,7 +102,7 @@ class RandomScale(WorldMove):
     """Scale the world about the sensor by a factor drawn evenly from ``factors`` ``(low, high)``."""
 
     def __init__(self, factors: Sequence[float] = (0.95, 1.05)) -> None:
-        self.factors = _interval("RandomScale", "factors", factors)
+        self.factors = interval("RandomScale", "factors", factors)
         if self.factors[0] <= 0:
             raise ValueError(f"RandomScale: factors must be positive, got {self.factors}")
 
@@ -128,7 +128,8 @@ class RandomTranslate(WorldMove):
         return matrix
 
 
-def _interval(owner: str, name: str, values: Sequence[float]) -> tuple[float, float]:
+def interval(owner: str, name: str, values: Sequence[float]) -> tuple[float, float]:
+    """Return ``(low, high)``; raise ValueError, in the name of ``owner``, unless they are two numbers in this order."""
     if len(values) != 2 or not values[0] <= values[1]:
         raise ValueError(f"{owner}: {name} must be (low, high), got {tuple(values)}")
     return float(values[0]), float(values[1])
