@@ -34,7 +34,14 @@ def pool_boxes(
     output_size: int,
     sampling_ratio: int = 0,
 ) -> Tensor:  # [R, C, P, P]
-    """Return RoIAlign of each box on its level of ``maps`` (``[N, C, h, w]`` each, of strides 4, 8, ...)."""
+    """Return RoIAlign of each box on its level of ``maps`` (``[N, C, h, w]`` each, of strides 4, 8, ...).
+
+    Raises:
+        ValueError: if a coordinate is not finite.
+    """
+    finite = boxes.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        raise ValueError(f"boxes: {int((~finite).sum())} of {len(boxes)} are not finite; are the maps they come from?")
     levels = box_levels(boxes, len(maps))
     rows = [(levels == number).nonzero()[:, 0] for number in range(len(maps))]
     pooled = [
