@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ..models import SparseConvBranch
+from ..registry import MODELS
 from ..structures import Grid
 from .subject import NOTE, OK, PROBLEM, Finding, Subject
 
@@ -61,7 +63,8 @@ def check_grid(subject: Subject) -> Iterator[Finding]:
 
 def _encoder_stride(branch: Mapping[str, Any]) -> int:
     """Return voxels a cell of the map that the backbone starts from; sparse encoders halve it from stage to stage."""
-    if branch.get("type") != "SparseConvBranch":
+    kind = MODELS.get(branch.get("type", ""))
+    if kind is None or not issubclass(kind, SparseConvBranch):
         return 1
     return 2 ** (len(branch["backbone"].get("channels", range(4))) - 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -28,9 +27,9 @@ def test_from_the_synthetic_world_to_pictures(tool: ToolRunner, tmp_path: Path) 
     )  # fmt: skip
     options = ["--cfg-options", f"data_root={root}", *SMALL]
 
-    printed = tool("estimate_memory", CONFIG, "--data", root, "--batch-size", "4", *options)
-    kept, together = (float(re.search(rf"{word}.*?([\d.]+) GB", printed)[1]) for word in ("kept", "together"))
-    assert 0 < 4 * kept < together + 0.03
+    with pytest.raises(SystemExit) as ended:
+        tool("doctor", CONFIG, *options)
+    assert ended.value.code == 0
 
     lidar, start = tmp_path / "lidar.pth", tmp_path / "start.safetensors"
     torch.save({"state_dict": {"pts_bbox_head.class_encoding.bias": torch.rand(64)}}, lidar)
