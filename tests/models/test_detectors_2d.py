@@ -202,13 +202,14 @@ def test_it_learns_to_find_a_square(name: str) -> None:
         x1, y1, x2, y2 = (box[0] / 2 ** (number + 2)).round().int().tolist()
         level[0, :8, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] += 2
     objects = ImageBoxes(box, torch.tensor([2]), torch.tensor([0]), 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(30):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(80):
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 80)
         _, losses = model(maps, sizes_of(1), objects)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
-    model.filter = DetectionFilter(score_threshold=0.2, max_boxes=1)
+    model.filter = DetectionFilter(score_threshold=0.1, max_boxes=1)
     found, _ = model.eval()(maps, sizes_of(1))
     assert found.labels.tolist() == [2]
     assert float(iou_2d(found.boxes, box)) > 0.7
