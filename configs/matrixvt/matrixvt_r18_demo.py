@@ -20,7 +20,7 @@ train_pipeline = [
     dict(type="RangeFilter", grid="$grid"),
 ]
 train_dataloader = dict(batch_size=2, num_workers=1)
-test_dataloader = dict(batch_size=1, num_workers=1)
+test_dataloader = dict(num_workers=1)
 
 model = dict(
     type="Detector3D",

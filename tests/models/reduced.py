@@ -25,8 +25,8 @@ TOP_LEVEL = {
     "pretrained": None,
 }
 PAST = [0.5]
+MAX_DEPTH = 50  # of ResNets
 COMPONENTS: Mapping[str, Mapping[str, Any]] = {
-    "ResNet": dict(depth=50),
     "EVA02": dict(
         image_size=64,
         pretrained_size=32,
@@ -55,6 +55,8 @@ def reduced(path: Path) -> Config:
     config.optim_wrapper.accumulative_counts = 1
     for component in components(config.model):
         component.update(COMPONENTS.get(component["type"], {}))
+        if component["type"] == "ResNet":
+            component["depth"] = min(component.get("depth", MAX_DEPTH), MAX_DEPTH)
         if component.get("gradient_frames"):
             component["gradient_frames"] = 1
     return config
