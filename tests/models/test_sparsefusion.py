@@ -70,6 +70,15 @@ def test_images_of_different_sizes_are_padded() -> None:
     assert all(value.isfinite() for value in losses.values())
 
 
+def test_mixed_precision() -> None:
+    model = detector().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = run(model, [sample_with()], "loss")
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+    sum(value for name, value in losses.items() if name.startswith("loss_")).backward()
+    assert all(value.grad.isfinite().all() for value in model.parameters())
+
+
 # -- missing sensors ---------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from sparse3d.structures import Batch, Sample
 
 from ..features import Features
 from ..layers.camera_geometry import CameraGeometry
+from ..layers.precision import full_precision
 from .branch import ImageBranch
 from .depth_maps import draw_depth_maps
 
@@ -58,11 +59,15 @@ class DepthAwareImageBranch(ImageBranch):
         features = super().forward(batch, samples)
         if batch.points is None:
             raise ValueError("DepthAwareImageBranch: batch.points is None; give the Preprocessor the config's grid")
-        cameras = CameraGeometry.of(features.cameras, features.image_size)
-        now = batch.points[:, self.lag_column] == 0
-        maps = draw_depth_maps(batch.points[now, :3], batch.batch_index[now], cameras, FINEST_STRIDE)
+        maps = self._draw(batch, CameraGeometry.of(features.cameras, features.image_size))
         fused = self.depth(maps.flatten(0, 1), [level.flatten(0, 1) for level in features.images])
         return replace(features, images=tuple(level.unflatten(0, maps.shape[:2]) for level in fused))
+
+    @full_precision
+    def _draw(self, batch: Batch, cameras: CameraGeometry) -> Tensor:
+        """Return the depth maps ``[B, N, 2, H, W]`` of the points of the key frame."""
+        now = batch.points[:, self.lag_column] == 0
+        return draw_depth_maps(batch.points[now, :3], batch.batch_index[now], cameras, FINEST_STRIDE)
 
 
 class DepthEncoder(nn.Module):
