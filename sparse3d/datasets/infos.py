@@ -24,9 +24,11 @@ from ..structures import Annotations, Boxes3D, CameraImage, Frame, LidarScan
 from .nuscenes_schema import LIDAR_CHANNEL
 from .plain_pickle import load_plain_pickle
 from .poses import invert_poses, quaternion_of, quaternion_product
+from .waymo_infos import waymo_info_frames
 
 INFO_VERSION = "1.1"
 OTHER = "other"
+WAYMO = "waymo"  # metainfo of files with another layout, see `waymo_infos.py`
 IMAGE_SIZE = (1600, 900)  # width, height
 
 PathOf = Callable[[str, str, str], str]  # (folder, channel, file name) -> absolute path
@@ -56,10 +58,19 @@ def read_mmdet3d_infos(path: str | os.PathLike, data_root: str | os.PathLike) ->
             f"{path}: no info file of mmdetection3d v1.1 (a dict with metainfo and data_list); "
             "older ones are converted by mmdetection3d's tools/dataset_converters/update_infos_to_v2.py"
         )
+    if contents["metainfo"].get("dataset") == WAYMO:
+        return _waymo_frames(path, contents["data_list"], Path(data_root))
     _check_version(path, contents["metainfo"])
     names = _class_names(path, contents["metainfo"])
     path_of = _layout(Path(path), Path(data_root), contents["data_list"])
     return [_entry_frame(path, number, entry, names, path_of) for number, entry in enumerate(contents["data_list"])]
+
+
+def _waymo_frames(path: str | os.PathLike, entries: Sequence[Mapping[str, Any]], data_root: Path) -> list[Frame]:
+    try:
+        return waymo_info_frames(entries, data_root.absolute())
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def _check_version(path: str | os.PathLike, metainfo: Mapping[str, Any]) -> None:

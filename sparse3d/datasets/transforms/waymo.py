@@ -44,7 +44,7 @@ class LoadWaymoPoints(LoadPoints):
     def _read(self, scan: LidarScan) -> np.ndarray:
         points = super()._read(scan)
         if self.drop:
-            points = points[points[:, ZONE] == 0]
+            points = points[points[:, ZONE] != 1]
         if self.squash:
             points[:, INTENSITY] = np.tanh(points[:, INTENSITY])
         return points
