@@ -30,7 +30,7 @@ MIN_SIDE = 8.0  # pixels, of what is added
 class DetectorBranch(ImageBranch):
     """Backbone, neck and 2D detector on every image of a batch.
 
-    In training the detector learns the boxes of the present frame's objects (`structures/image_objects.py`), and objects
+    In training the detector learns the boxes of the present objects (`structures/image_objects.py`), and objects
     that it misses are added to what it finds.
 
     Args:
