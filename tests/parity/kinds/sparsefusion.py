@@ -158,6 +158,7 @@ def check_voxel_heights(case: Case) -> None:
     comparison, inputs, config = Comparison(case), inputs_of(case), case.config["config"]
     x, y, z = config["grid_size"]
     slots = torch.arange(inputs["voxels"].shape[1]) < inputs["num_points"][:, None]
+    slots &= inputs["voxels"][..., 2] != 0  # theirs takes points at a height of exactly 0 for padding
     voxels = Voxels(
         inputs["coors"], inputs["voxels"][slots], slots.nonzero()[:, 0], int(inputs["coors"][:, 0].max()) + 1
     )
@@ -340,7 +341,8 @@ def check_lidar_trunk(case: Case) -> None:
     rules = [(theirs, ours.removeprefix("point_branch.")) for theirs, ours in names.TRUNK]
     comparison = prepare(case, "point_branch", branch, rules)
     with torch.no_grad():
-        x, _ = encoder(SparseTensor(inputs["voxel_features"], inputs["coors"], encoder.spatial_shape, 2))
+        batch_size = int(inputs["coors"][:, 0].max()) + 1
+        x, _ = encoder(SparseTensor(inputs["voxel_features"], inputs["coors"], encoder.spatial_shape, batch_size))
         bev = stack_layers(x)
         comparison.output("bev", bev)
         for number, level in enumerate(bev_backbone.levels):

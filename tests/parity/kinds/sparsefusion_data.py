@@ -111,7 +111,7 @@ def check_train_augmentation(case: Case) -> None:
     comparison.output("points", moved.points)
 
     mirrored = bool(inputs["flip_h"]) != bool(inputs["flip_v"])
-    comparison.output("image_flip", np.full(6, mirrored))
+    comparison.output("image_flip", np.full(len(moved.cameras), mirrored))
     resized_height, resized_width, _ = comparison.take("out/img_shape").tolist()
     comparison.take("out/pad_shape")
     factors = np.array([resized_width / width, resized_height / height])
@@ -122,7 +122,7 @@ def check_train_augmentation(case: Case) -> None:
         moves.append(np.diag([*factors, 1.0]) @ zoomed @ flip)
         valid.append(min(1.0, zoom) * np.array([width, height]) * factors)
     cameras = moved.cameras
-    aug = torch.eye(4, dtype=torch.float64).repeat(6, 1, 1)
+    aug = torch.eye(4, dtype=torch.float64).repeat(len(cameras), 1, 1)
     aug[:, :3, :3] = torch.from_numpy(np.stack(moves))
     cameras = replace(cameras, image_aug=aug, image_sizes=torch.from_numpy(np.stack(valid))[:, [1, 0]])
     geometry = CameraGeometry.of([cameras], (pad_height, pad_width), torch.float64)

@@ -120,16 +120,21 @@ def check_targets_and_loss(case: Case) -> None:
 
 
 def _truth(inputs: Mapping[str, Tensor]) -> tuple[GroundTruth, Tensor]:
-    boxes = [inputs[f"gt{n}/gt_bboxes_3d"] for n in (0, 1)]
-    labels = torch.cat([inputs[f"gt{n}/gt_labels_3d"] for n in (0, 1)])
-    visible = torch.cat([inputs[f"gt{n}/gt_visible"] for n in (0, 1)]) == 1
+    boxes = _of_samples(inputs, "gt_bboxes_3d")
+    labels, visible = (torch.cat(_of_samples(inputs, name)) for name in ("gt_labels_3d", "gt_visible"))
     owners = torch.repeat_interleave(torch.tensor([len(each) for each in boxes]))
-    return GroundTruth(from_legacy(torch.cat(boxes)), labels, owners, 2), visible
+    return GroundTruth(from_legacy(torch.cat(boxes)), labels, owners, len(boxes)), visible == 1
+
+
+def _of_samples(inputs: Mapping[str, Tensor], name: str) -> list[Tensor]:
+    """What the fixture has of each sample's truth."""
+    count = sum(key.endswith("/gt_labels_3d") for key in inputs)
+    return [inputs[f"gt{n}/{name}"] for n in range(count)]
 
 
 def _camera_truth(inputs: Mapping[str, Tensor]) -> CameraTruth:
     def both(name: str) -> Tensor:
-        return torch.cat([inputs[f"gt{n}/{name}"] for n in (0, 1)])
+        return torch.cat(_of_samples(inputs, name))
 
     labels = both("gt_labels")
     return CameraTruth(
@@ -139,7 +144,7 @@ def _camera_truth(inputs: Mapping[str, Tensor]) -> CameraTruth:
         pixels=both("gt_img_centers_view")[:, :2],
         rectangles=torch.nn.functional.pad(both("gt_bboxes")[:, 2:], (2, 0)),
         labels=labels[:, 0],
-        batch_index=torch.repeat_interleave(torch.tensor([len(inputs[f"gt{n}/gt_labels"]) for n in (0, 1)])),
+        batch_index=torch.repeat_interleave(torch.tensor([len(each) for each in _of_samples(inputs, "gt_labels")])),
     )
 
 
@@ -231,7 +236,7 @@ def _check_boxes(
     decoded = torch.cat([decode_boxes(each.codes, loss.grid) for each in (output.lidar, output.fusion)], dim=1).detach()
     in_cameras = decode_camera_boxes(output.camera)
     codes, camera_codes = _codes_of(loss, truth), _legacy_camera_codes(by_camera)
-    for n in (0, 1):
+    for n in range(truth.batch_size):
         comparison.output(f"decoded_lidar_{n}", to_legacy(decoded[n]))
         comparison.output(f"decoded_camera_{n}", to_legacy_camera(in_cameras[n]))
         own, seen = truth.batch_index == n, by_camera.batch_index == n
