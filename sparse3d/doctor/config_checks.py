@@ -63,7 +63,7 @@ def check_grid(subject: Subject) -> Iterator[Finding]:
 
 def _encoder_stride(branch: Mapping[str, Any]) -> int:
     """Return voxels a cell of the map that the backbone starts from; sparse encoders halve it from stage to stage."""
-    kind = MODELS.get(branch.get("type", ""))
+    kind = MODELS.get(branch["type"]) if branch else None  # a detector of images alone has none
     if kind is None or not issubclass(kind, SparseConvBranch):
         return 1
     return 2 ** (len(branch["backbone"].get("channels", range(4))) - 1)

@@ -95,6 +95,14 @@ def test_sparse_encoders_have_a_stride_too(index: Path) -> None:
     assert "1320 x 1320 voxels is not divisible by the backbone's strides, 16 together" in found["grid"]
 
 
+@pytest.mark.parametrize("name", ["matrixvt/matrixvt_r18_demo", "sparsebev/sparsebev_r18_demo"])
+def test_detectors_of_images_alone_are_examined_too(index: Path, name: str) -> None:
+    """On images of the synthetic fixtures; the samples, a step and a prediction included."""
+    findings = examine(index, {"resize_factors": [0.9, 1.2]}, config=REPOSITORY / "configs" / f"{name}.py")
+    assert not problems(findings) and not skipped(findings)
+    assert {"grid", "samples", "model"} <= {each.check for each in findings}
+
+
 def test_what_needs_the_data_is_skipped_without_it(index: Path) -> None:
     findings = examine(index, {"data_root": "nowhere"})
     assert list(problems(findings)) == ["data"]

@@ -383,6 +383,8 @@ def test_lists_that_do_not_fit_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             MODELS.build(config)
+    with pytest.raises(ValueError, match=r"\[12, 16\] cells \(y, x\) are not divisible by the stride 8"):
+        MODELS.build(branch_config()["bev_backbone"])(torch.zeros(1, 8, 12, 16))
     neck = MODELS.build(dict(type="SECONDFPN", in_channels=[4], up_strides=[1], up_channels=[4]))
     with pytest.raises(ValueError, match="expected 1 maps, got 2"):
         neck([torch.zeros(1, 4, 2, 2)] * 2)

@@ -56,11 +56,18 @@ class ResNetBEVBackbone(BaseModule):
         sizes = zip(before, channels, num_blocks, strides, strict=True)
         self.stages = nn.ModuleList(make_stage(BasicBlock, *each) for each in sizes)
         up_strides = [1, *(STEM_STRIDE * stride for stride in accumulate(strides, mul))]
+        self.stride = up_strides[-1]
         self.neck = SECONDFPN([in_channels, *channels], up_strides, up_channels)
         self.out_channels = sum(up_channels)
 
     def forward(self, bev: Tensor) -> Tensor:
-        """Map ``[B, in_channels, Y, X]`` to ``[B, sum(up_channels), Y, X]``, in channels-last memory."""
+        """Map ``[B, in_channels, Y, X]`` to ``[B, sum(up_channels), Y, X]``, in channels-last memory.
+
+        Raises:
+            ValueError: if the map is not divisible by the strides.
+        """
+        if any(size % self.stride for size in bev.shape[-2:]):
+            raise ValueError(f"bev: {list(bev.shape[-2:])} cells (y, x) are not divisible by the stride {self.stride}")
         maps = [bev.contiguous(memory_format=torch.channels_last)]
         x = self.stem(maps[0])
         for stage in self.stages:
