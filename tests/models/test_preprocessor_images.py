@@ -43,6 +43,13 @@ def test_channels_are_turned_round_for_networks_that_read_bgr() -> None:
     assert torch.equal(rgb.flip(2), bgr)
 
 
+def test_images_are_padded_to_a_least_size() -> None:
+    samples = [sample_with((8, 30)), sample_with((40, 8))]
+    made = Preprocessor(images=dict(size_divisor=16, min_size=(20, 70)))(samples)["batch"].images
+    assert tuple(made.shape[-2:]) == (48, 80)
+    assert not made[0, 0, :, 8:].any() and not made[0, 0, :, :, 30:].any()
+
+
 def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match="give grid and num_features"):
         Preprocessor()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparse3d.models.layers.attention import PackedAttention
 from sparse3d.models.layers.decoder import QueryDecoderLayer
+from sparse3d.models.layers.deformable import DeformableAttention, ImageMemory
 from sparse3d.models.layers.position import CountedNorm, CountedPositionEmbedding, PositionEmbedding
 
 CHANNELS, HEADS = 16, 4
@@ -111,6 +112,34 @@ def test_queries_that_stand_alone_do_not_see_each_other() -> None:
     everyone = copy.deepcopy(layer)
     everyone.alone = False
     assert not torch.allclose(everyone(*arguments, torch.zeros(1, 9, CHANNELS)), together, atol=1e-3)
+
+
+def test_a_layer_without_self_attention() -> None:
+    layer = QueryDecoderLayer(CHANNELS, HEADS, 24, self_attention="none")
+    assert not any(name.startswith(("self_attention", "norm1")) for name in layer.state_dict())
+    queries, positions, memory, places = (torch.randn(2, 5, CHANNELS) for _ in range(4))
+    seen = layer.cross_attention(queries + positions, memory + places, memory + places)
+    expected = layer.norm2(queries + seen)
+    expected = layer.norm3(expected + layer.linear2(layer.linear1(expected).relu()))
+    close(layer(queries, positions, memory, places), expected)
+
+
+def test_deformable_attention_starts_with_equal_shares_around_the_reference() -> None:
+    attention = DeformableAttention(CHANNELS, num_heads=4, num_levels=2, num_points=3)
+    offsets = attention.offsets.bias.view(4, 2, 3, 2)
+    torch.testing.assert_close(offsets[:, 0], offsets[:, 1])
+    torch.testing.assert_close(offsets[:, :, 2], 3 * offsets[:, :, 0])
+    assert {tuple(each) for each in offsets[:, 0, 0].round().tolist()} == {(1, 0), (0, 1), (-1, 0), (0, -1)}
+
+
+def test_deformable_attention_to_a_flat_image_is_its_value() -> None:
+    attention = DeformableAttention(CHANNELS, num_heads=4, num_levels=2, num_points=3)
+    nn.init.zeros_(attention.offsets.bias)  # all points lie in the middle
+    maps = tuple(torch.full((1, 1, CHANNELS, *size), 2.0) for size in ((6, 8), (3, 4)))
+    memory = ImageMemory(maps, tuple(torch.zeros_like(level[:, :, 0], dtype=torch.bool) for level in maps))
+    queries, views = torch.randn(1, 3, CHANNELS), torch.zeros(1, 3, dtype=torch.int64)
+    seen = attention(queries, torch.full((1, 3, 2), 0.5), views, memory)
+    close(seen, attention.out(attention.value(torch.full((CHANNELS,), 2.0))).expand(1, 3, -1))
 
 
 def test_unknown_options_are_named() -> None:
