@@ -180,6 +180,16 @@ def test_matrices_of_a_rig_are_made_once() -> None:
     assert again is not first and torch.equal(again.ray, first.ray)
 
 
+def test_mixed_precision_trains() -> None:
+    model, sample = detector(), sample_with()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = run(model, [sample], "loss")
+    exact = run(model, [sample], "loss")
+    sum(losses.values()).backward()
+    assert losses["loss_depth"].dtype == torch.float32
+    assert abs(losses["loss_depth"] / exact["loss_depth"] - 1) < 0.1
+
+
 def test_training_after_inference_on_the_same_rig() -> None:
     model, sample = detector(), sample_with()
     with torch.inference_mode():

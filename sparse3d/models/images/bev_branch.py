@@ -11,6 +11,7 @@ from sparse3d.registry import MODELS
 from sparse3d.structures import Batch, Sample
 
 from ..features import Features
+from ..layers.precision import full_precision
 from .branch import ImageBranch
 from .depth_supervision import depth_loss, depth_targets, gather_depth_maps
 
@@ -54,6 +55,7 @@ class ImageBEVBranch(ImageBranch):
         losses = self._depth_loss(probabilities, samples, seen.image_size) if samples and self.depth_weight else {}
         return Features(bev=self.bev_backbone(bev), losses=losses)
 
+    @full_precision
     def _depth_loss(
         self, probabilities: Tensor, samples: Sequence[Sample], image_size: tuple[int, int]
     ) -> dict[str, Tensor]:
