@@ -143,7 +143,7 @@ def test_deformable_attention_to_a_flat_image_is_its_value() -> None:
 
 
 def test_unknown_options_are_named() -> None:
-    with pytest.raises(ValueError, match="self_attention must be one of all, alone, got 'none'"):
-        QueryDecoderLayer(16, 4, 24, self_attention="none")
+    with pytest.raises(ValueError, match="self_attention must be one of all, alone, none, got 'some'"):
+        QueryDecoderLayer(16, 4, 24, self_attention="some")
     with pytest.raises(ValueError, match="activation must be one of relu, gelu, got 'tanh'"):
         QueryDecoderLayer(16, 4, 24, activation="tanh")
