@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=400, help="give up after so many (default: %(default)s)")
     parser.add_argument("--every", type=int, default=25, help="score after so many iterations (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--work-dir", type=Path, help="folder for the picture (default: work_dirs/<config name>)")
+    parser.add_argument("--work-dir", type=Path, help="for picture and weights (default: work_dirs/<config name>)")
     return parser.parse_args()
 
 
@@ -85,7 +85,9 @@ def main() -> None:
         if best >= arguments.target:
             break
     print(result.table())
-    _draw(model, samples, config, work_dir(arguments))
+    folder = work_dir(arguments)
+    _draw(model, samples, config, folder)
+    _save(model, folder / "overfit.pth")
     reached = best >= arguments.target
     print(f"mean AP {best:.3f}, target {arguments.target}: {'reached' if reached else 'NOT reached'}")
     sys.exit(0 if reached else 1)
@@ -181,6 +183,11 @@ def _draw(model: BaseModel, samples: list[Sample], config: Config, folder: Path)
         points = sample.get("points", torch.zeros(0, 3))  # a detector of images loads none
         save_image(path, draw_bev(points, sample.gt, sample.pred, config.class_names))
         print(f"picture: {path}")
+
+
+def _save(model: BaseModel, path: Path) -> None:
+    torch.save({"state_dict": model.state_dict()}, path)
+    print(f"weights: {path}")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 _base_ = ["../_base_/datasets/nuscenes_camera.py", "../_base_/runtime_by_the_clock.py"]
 
 data_root = "data/synthetic"
+# What lies further away is a few pixels in images of this size.
+grid = dict(point_range=[-32.0, -32.0, -5.0, 32.0, 32.0, 3.0], voxel_size=[0.2, 0.2, 8.0])
 image_size = [128, 352]
 resize_factors = [0.84, 0.96]  # of images of 225 x 400 pixels, a quarter of nuScenes'
 past = []
 num_frames = 1
-num_queries = 100
+num_queries = 144
 
 train_pipeline = [
     "$load_images",
@@ -40,8 +42,8 @@ model = dict(
         channels=64,
         num_layers=3,
         layer=dict(num_points=8, num_levels=4, ffn_channels=128, dropout=0.0, mixing=dict(out_points=32)),
-        denoising=dict(num_groups=3),
-        decoder=dict(center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], top_k=300, score_threshold=0.02),
+        denoising=dict(num_groups=5, center_noise=1.0),
+        decoder=dict(center_range=[-42.0, -42.0, -10.0, 42.0, 42.0, 10.0], top_k=300, score_threshold=0.02),
     ),
 )
 
@@ -50,6 +52,6 @@ val_cfg = None
 val_dataloader = None
 val_evaluator = None
 optim_wrapper = dict(
-    type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.01), clip_grad=dict(max_norm=35)
+    type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.01), clip_grad=dict(max_norm=10)
 )
-custom_hooks = [dict(type="OneCycleByProgress", peak_lr=1.5e-3, warmup=0.2), dict(type="ProgressHook")]
+custom_hooks = [dict(type="OneCycleByProgress", peak_lr=3e-3, warmup=0.1), dict(type="ProgressHook")]

@@ -117,7 +117,7 @@ def test_overfit_tells_by_its_exit_status(python: str, data: Path, tmp_path: Pat
     assert "NOT reached" in failed
     reached = run(python, *common[:2], "--iterations", "5", "--target", "0.0", *common[2:])
     assert "reached" in reached
-    assert list(tmp_path.glob("overfit_*.png"))
+    assert list(tmp_path.glob("overfit_*.png")) and (tmp_path / "overfit.pth").exists()
 
 
 @pytest.mark.parametrize("tool", ["train", "test", "create_data", "overfit", "benchmark_ops"])
