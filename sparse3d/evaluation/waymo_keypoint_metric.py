@@ -15,8 +15,8 @@ from ..structures import Frame
 from .keypoints import KeypointResult, evaluate_keypoints
 from .keypoints_boxes import KeypointTable
 from .keypoints_matching import match_by_iou, match_by_mean_error
-from .waymo_frames import check_class_names, frame_people, frame_predicted_people
 from .waymo_submission import FrameKey, SubmissionInfo, write_poses
+from .waymo_tables import check_class_names, frame_people, frame_predicted_people
 
 PROTOCOLS = ("voxelkp", "challenge")
 MAX_DISTANCE = 100.0  # metres; VoxelKP's evaluation drops people beyond it

@@ -14,8 +14,8 @@ from ..registry import METRICS
 from ..structures import Frame
 from .waymo import CAMERA_ONLY, DETECTION_3D, WaymoResult, evaluate_waymo
 from .waymo_boxes import WaymoDetections, WaymoGroundTruth
-from .waymo_frames import check_class_names, frame_detections, frame_ground_truth
 from .waymo_submission import FrameKey, SubmissionInfo, write_detections
+from .waymo_tables import check_class_names, frame_detections, frame_ground_truth
 
 TASKS = MappingProxyType({"lidar": DETECTION_3D, "camera": CAMERA_ONLY})
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sparse3d.structures import Boxes3D, Grid, InstanceData, Sample
-from sparse3d.structures.skeleton import BONES, KEYPOINTS, MISSING, NUM_KEYPOINTS, OCCLUDED, VISIBLE
+from sparse3d.structures.skeleton import BONES, MISSING, NUM_KEYPOINTS, OCCLUDED, VISIBLE
 
 GRID = Grid((-12.8, -6.4, -2, 12.8, 6.4, 2), (0.2, 0.2, 0.2), stride=8)
 CENTER_RANGE = (-20, -20, -10, 20, 20, 10)
@@ -84,6 +84,3 @@ def detector_config() -> dict[str, Any]:
         ),
         head=head_config(),
     )
-
-
-LEFT_RIGHT = [index for index, name in enumerate(KEYPOINTS) if name.startswith(("LEFT", "RIGHT"))]
