@@ -248,6 +248,8 @@ class ParquetSegment:
             if stamp not in counts:
                 continue
             clouds = waiting.setdefault(stamp, {})
+            if laser in clouds:
+                raise ValueError(f"{row}: laser {laser} of frame {stamp} comes twice")
             clouds[laser] = self._cloud(row, stamp, laser, cell_poses)
             if len(clouds) == counts[stamp]:
                 del waiting[stamp]

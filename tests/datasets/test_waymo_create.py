@@ -247,6 +247,7 @@ def test_a_wrong_value(data: Path, tag: str, column: str, value: Any, text: str)
 @pytest.mark.parametrize(
     ("column", "value", "text"),
     [
+        ("key.laser_name", 1, "row 2 *: laser 1 of frame .* comes twice"),
         ("key.laser_name", 7, "row 2 *: laser 7 has no calibration"),
         ("[LiDARComponent].range_image_return1.shape", [1, 2, 4], "row 2: range_image_return1 has .* values for"),
     ],
