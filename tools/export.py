@@ -85,9 +85,10 @@ def export(arguments: argparse.Namespace, config: Config) -> None:
     counted = arguments.calibration if arguments.precision == "int8" else 0
     calibration = calibration_scans(config, arguments.data, counted) if counted else []
     parity = export_detector(detector, config.class_names, scan, arguments.out, options, calibration)
-    worst = max(parity.outputs, key=parity.outputs.__getitem__)
+    outputs = {**parity.inner, **parity.outputs}
+    worst = max(outputs, key=outputs.__getitem__)
     print(f"{arguments.out}: {arguments.config.stem}, {arguments.precision}")
-    print(f"ONNX Runtime and PyTorch differ by at most {parity.outputs[worst]:.1e} (output {worst})")
+    print(f"ONNX Runtime and PyTorch differ by at most {outputs[worst]:.1e} (output {worst})")
     print(f"boxes of the same inputs: {report(parity.boxes)}")
     print(f"points in, boxes out: {report(parity.whole)}")
     report_operators(arguments.out)

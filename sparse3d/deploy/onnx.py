@@ -213,14 +213,15 @@ def check_export(folder: Path, scan: Tensor | CameraScan, exchanges: list[Exchan
     runtime = Runtime(folder)
     specs, meaning = runtime.manifest.graphs, runtime.outputs
     tolerance = TOLERANCES[runtime.manifest.precision]
-    outputs: dict[str, float] = {}
+    inner: dict[str, float] = {}
     for spec, graph, (inputs, expected) in zip(specs, runtime.graphs, exchanges, strict=True):
         found = graph(inputs)
-        if spec is specs[-1]:
-            expected, found = meaning.align(expected, found, tolerance.output)
-        outputs.update(compare_outputs(expected, found, f"{spec.stem}/" if len(specs) > 1 else ""))
+        if spec is not specs[-1]:
+            inner.update(compare_outputs(expected, found, f"{spec.stem}/"))
+    expected, found = meaning.align(expected, found, tolerance.output)
     parity = Parity(
-        outputs,
+        inner,
+        compare_outputs(expected, found),
         compare_boxes(meaning.decode(expected, runtime.grid), meaning.decode(found, runtime.grid), tolerance),
         compare_boxes(boxes, runtime(scan), tolerance),
         tolerance,
