@@ -161,11 +161,8 @@ def is_ours(model: Model) -> bool:
 
 def uncovered_names(system: ModuleType, names: Sequence[str]) -> list[str]:
     """Return which of our names no official name becomes, by the table of a converter that fits best."""
-    tables = [each for each in vars(system).values() if _is_table(each)]
-    left = (
-        [name for name in names if not any(map(re.compile(name_pattern(table)).fullmatch, [name]))] for table in tables
-    )
-    return min(left, key=len)
+    patterns = [re.compile(name_pattern(each)) for each in vars(system).values() if _is_table(each)]
+    return min(([name for name in names if not pattern.fullmatch(name)] for pattern in patterns), key=len)
 
 
 def name_pattern(rules: Rules) -> str:
