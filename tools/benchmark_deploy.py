@@ -1,4 +1,4 @@
-"""Compare an exported detector with PyTorch, end to end: points in, boxes out, every stage listed.
+"""Compare an exported detector with PyTorch, end to end: points or images in, boxes out, every stage listed.
 
     python tools/benchmark_deploy.py CONFIG exported/NAME
     python tools/benchmark_deploy.py CONFIG exported/NAME --providers CUDAExecutionProvider CPUExecutionProvider
@@ -24,12 +24,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from sparse3d.deploy import Runtime
+from sparse3d.deploy import CameraScan, Runtime
 from sparse3d.deploy.manifest import GOLDEN
+from sparse3d.deploy.onnx import as_sample
 from sparse3d.models import Detector3D
 from sparse3d.progress import track
 from sparse3d.registry import MODELS
-from sparse3d.structures import Sample
+
+Scan = Tensor | CameraScan
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,46 +57,46 @@ def main() -> None:
     init_default_scope(config.default_scope)
     runtime = Runtime(arguments.directory, arguments.providers, threads=torch.get_num_threads())
     with np.load(arguments.directory / GOLDEN) as golden:
-        points = torch.from_numpy(golden["points"])
+        scan = torch.from_numpy(golden["points"]) if "points" in golden else CameraScan.from_arrays(golden)
+    size = {"images": len(scan.images)} if isinstance(scan, CameraScan) else {"points": len(scan)}
     detector = MODELS.build(config.model).eval()
     names = ("PyTorch", f"runtime ({arguments.providers[0]})")
-    timings = dict(zip(names, time_both(detector, runtime, points, arguments.runs), strict=True))
-    Console().print(as_table(timings, len(points)))
+    timings = dict(zip(names, time_both(detector, runtime, scan, arguments.runs), strict=True))
+    Console().print(as_table(timings, size))
     if arguments.json:
         content: dict[str, Any] = {
             "machine": machine(),
-            "points": len(points),
+            **size,
             "timings": {who: [vars(timing) for timing in each] for who, each in timings.items()},
         }
         arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @torch.inference_mode()
-def time_both(detector: Detector3D, runtime: Runtime, points: Tensor, runs: int) -> tuple[list[Timing], list[Timing]]:
+def time_both(detector: Detector3D, runtime: Runtime, scan: Scan, runs: int) -> tuple[list[Timing], list[Timing]]:
     """Return the times of PyTorch's and of the runtime's stages.
 
     The two alternate, so that whatever else the machine does hits both alike.
     """
-    sample = Sample()
-    sample.points = points
-    ours, theirs = Stopwatch(points.device), Stopwatch(points.device)
+    sample = as_sample(scan)
+    ours, theirs = (Stopwatch(torch.device("cpu")) for _ in range(2))
     predict(detector, sample, ours)
-    detect(runtime, points, theirs)
+    detect(runtime, scan, theirs)
     ours.seconds.clear()
     theirs.seconds.clear()
     ours.watch(detector, "extract_features", "features")
     ours.watch(detector.head, "forward", "head")
     for _ in track(range(runs), "timing"):
         predict(detector, sample, ours)
-        detect(runtime, points, theirs)
+        detect(runtime, scan, theirs)
     return ours.timings(), theirs.timings()
 
 
-def detect(runtime: Runtime, points: Tensor, watch: Stopwatch) -> None:
+def detect(runtime: Runtime, scan: Scan, watch: Stopwatch) -> None:
     """Run an exported model on a scan."""
     with watch.stage(WHOLE):
-        with watch.stage("prepare (voxelize, describe, index)"):
-            feed = runtime.prepare(points)
+        with watch.stage("prepare"):
+            feed = runtime.prepare(scan)
         for number, (spec, graph) in enumerate(zip(runtime.manifest.graphs, runtime.graphs, strict=True)):
             with watch.stage(spec.stem):
                 outputs = graph(feed.named)
@@ -105,9 +107,10 @@ def detect(runtime: Runtime, points: Tensor, watch: Stopwatch) -> None:
             runtime.decode(outputs)
 
 
-def as_table(timings: dict[str, list[Timing]], num_points: int) -> Table:
+def as_table(timings: dict[str, list[Timing]], size: dict[str, int]) -> Table:
     """Return the times as a table."""
-    table = Table("by", "stage", "median ms", "90 % ms", title=f"golden scan, {num_points} points")
+    [(what, count)] = size.items()
+    table = Table("by", "stage", "median ms", "90 % ms", title=f"golden scan, {count} {what}")
     for who, each in timings.items():
         for number, timing in enumerate(sorted(each, key=lambda timing: timing.stage == WHOLE)):
             table.add_row("" if number else who, timing.stage, f"{timing.median:.2f}", f"{timing.p90:.2f}")

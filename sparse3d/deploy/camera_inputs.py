@@ -16,11 +16,13 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sparse3d.encoding import RingRay, calibration_codes
 from sparse3d.structures import Cameras, Grid
+from sparse3d.structures.cameras import TENSORS
 
 from .named import Feed, Named, Shape
 
@@ -37,6 +39,18 @@ class CameraScan:
 
     images: Tensor
     cameras: Cameras
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return what ``golden.npz`` holds of the scan."""
+        rig = {f"cameras/{name}": getattr(self.cameras, name).numpy() for name in TENSORS}
+        return {"images": self.images.numpy(), "cameras/names": np.array(self.cameras.names), **rig}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> CameraScan:
+        """Build from what ``to_arrays`` returned."""
+        rig = {name: torch.from_numpy(arrays[f"cameras/{name}"]) for name in TENSORS}
+        cameras = Cameras(names=tuple(arrays["cameras/names"].tolist()), **rig)
+        return cls(torch.from_numpy(arrays["images"]), cameras)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
     model.onnx      the graph; model_0.onnx, model_1.onnx, ... where voxels grow between several
     deploy.json     this manifest: inputs and their ranges, grid, classes, decoding, versions, checksums
-    golden.npz      one scan ("points" or "images"), each graph's inputs ("model/in/...") and PyTorch's outputs
-                    ("model/out/...") for it, and the detector's boxes ("boxes", "scores", "labels")
+    golden.npz      one scan ("points", or "images" and "cameras/..."), each graph's inputs ("model/in/...") and
+                    PyTorch's outputs ("model/out/...") for it, the detector's boxes ("boxes", "scores", "labels")
     parity.json     how far ONNX Runtime was from PyTorch on that scan
 
 A C++ program needs the graphs and the manifest; golden.npz tells it whether it does the same.

@@ -200,7 +200,7 @@ def save_golden(
         for name, each in named.items()
     }
     found = {"boxes": boxes.boxes.numpy(), "scores": boxes.scores.numpy(), "labels": boxes.labels.numpy()}
-    scanned = {"images": scan.images.numpy()} if isinstance(scan, CameraScan) else {"points": scan.numpy()}
+    scanned = scan.to_arrays() if isinstance(scan, CameraScan) else {"points": scan.numpy()}
     np.savez_compressed(path, **scanned, **found, **arrays)
 
 

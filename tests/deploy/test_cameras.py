@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,12 +14,13 @@ from sparse3d.deploy import CameraScan, Runtime
 from sparse3d.deploy.camera_graph import camera_inputs
 from sparse3d.deploy.camera_inputs import CameraInputs
 from sparse3d.deploy.graph import plan
-from sparse3d.deploy.manifest import Manifest
+from sparse3d.deploy.manifest import GOLDEN, Manifest
 from sparse3d.deploy.onnx import ExportOptions, detect, export_detector, run_pytorch
 from sparse3d.deploy.operators import check_operators
-from sparse3d.deploy.parity import relative_error
+from sparse3d.deploy.parity import TOLERANCES, compare_boxes, relative_error
 from sparse3d.deploy.rigs import make_images, make_rig
 from sparse3d.models import Detector3D
+from sparse3d.structures import Boxes3D, Detections
 from tests.models import test_matrixvt as small
 from tests.models.build import CLASS_NAMES
 
@@ -82,6 +84,16 @@ def test_a_rig_that_stays_costs_nothing(camera_detector: Detector3D) -> None:
     assert not torch.equal(prepare(CameraScan(scan().images, moved)).named["codes"], first["codes"])
     assert {name: tuple(each.shape) for name, each in first.items()} == prepare.shapes()
     assert CameraInputs.from_json(prepare.to_json(), prepare.grid) == prepare
+
+
+def test_the_golden_scan_is_whole(exported: Path) -> None:
+    """Images and calibration: enough to run it again."""
+    with np.load(exported / GOLDEN) as golden:
+        again = CameraScan.from_arrays(golden)
+        boxes, scores, labels = (torch.from_numpy(golden[name]) for name in ("boxes", "scores", "labels"))
+    assert torch.equal(again.images, scan().images) and again.cameras.names == scan().cameras.names
+    expected = Detections(Boxes3D(boxes), scores, labels)
+    assert compare_boxes(expected, Runtime(exported, threads=1)(again), TOLERANCES["fp32"]).complete
 
 
 def test_half_precision_is_close(camera_detector: Detector3D) -> None:
