@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,3 +52,14 @@ def test_augmentation_of_points_is_known_apart_from_a_change_of_frame() -> None:
 def test_wrong_shapes_are_named() -> None:
     with pytest.raises(ValueError, match="lidar2cam"):
         Cameras.create(["front"], torch.eye(3)[None], torch.eye(4), torch.tensor([[80, 160]]))
+
+
+def test_unprojecting_is_the_inverse_of_projecting() -> None:
+    blind = replace(one_camera(), lidar2cam=torch.zeros(1, 4, 4, dtype=torch.float64))
+    cameras = Cameras.cat([one_camera(), blind]).move_lidar(torch.diag(torch.tensor([-1.1, 1.1, 1.1, 1])))
+    pixels, depths = torch.tensor([[0.0, 0], [80, 40], [159, 10.5]]), torch.tensor([0.5, 20.0])
+    points = cameras.unproject(pixels, depths)
+    assert points.shape == (2, 3, 2, 3) and points[1].isnan().all() and cameras.sees.tolist() == [True, False]
+    found, at = cameras.project(points[0].flatten(0, 1))
+    torch.testing.assert_close(found[0], pixels.double().repeat_interleave(2, dim=0))
+    torch.testing.assert_close(at[0], depths.double().repeat(3))
