@@ -86,11 +86,11 @@ def unpack(
 
 def split_keys(keys: Tensor, spatial_shape: Sequence[int]) -> Tensor:
     """``unpack`` without its checks, for keys that were made here."""
+    depth, height, width = spatial_shape
     if keys.device.type == "cpu":
         coords = np.empty((len(keys), 4), np.int32)
-        kernels.split(keys.numpy(), *spatial_shape, coords)
+        kernels.split(keys.numpy(), depth, height, width, coords)
         return torch.from_numpy(coords)
-    depth, height, width = spatial_shape
     rows = keys // width
     layers = rows // height
     return torch.stack([layers // depth, layers % depth, rows % height, keys % width], dim=1).int()

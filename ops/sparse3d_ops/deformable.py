@@ -44,7 +44,7 @@ def deformable_attention(
     _check(values, locations, weights, cameras)
     # A head's points are one point there that looks into as many views, so they are summed where they are read.
     views = cameras[:, :, None, None, None, None].expand(*weights.shape[:3], 1, 1, weights.shape[4])
-    out = 0
+    out = values[0].new_zeros(())
     for number, level in enumerate(values):
         level, places = _between_pixels(level, locations[:, :, :, number])
         shares = weights[:, :, :, number, :, None]
@@ -60,7 +60,7 @@ def deformable_attention_reference(
 ) -> Tensor:
     """``deformable_attention`` in plain torch: every query looks through every camera, and its own one counts."""
     groups = locations.shape[2]
-    out = 0
+    out = values[0].new_zeros(())
     for number, level in enumerate(values):
         grid = (2 * locations[:, :, :, number] - 1).transpose(1, 2).flatten(0, 1)  # [B G, Q, P, 2]
         shares = weights[:, :, :, number].transpose(1, 2).flatten(0, 1)[:, None]  # [B G, 1, Q, P]

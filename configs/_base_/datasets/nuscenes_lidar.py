@@ -8,7 +8,8 @@ class_names = [
 data_root = "data/nuscenes"
 num_point_features = 5  # x, y, z, intensity, time lag
 
-# What a pipeline may paste from other scenes (tools/create_data.py objects); a scene's own objects are among the counts.
+# What a pipeline may paste from other scenes (tools/create_data.py objects); a scene's own objects are among the
+# counts.
 paste_objects = dict(
     type="PasteGroundTruth",
     data_root="$data_root",

@@ -1,5 +1,5 @@
-# MV2D's published recipe: 72 epochs of 8 samples a step (8 GPUs x 1), half a cosine down to a thousandth after a warm-up
-# of 500 steps from a third.
+# MV2D's published recipe: 72 epochs of 8 samples a step (8 GPUs x 1), half a cosine down to a thousandth after a
+# warm-up of 500 steps from a third.
 max_epochs = 72
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs="$max_epochs", val_interval=12)
 optim_wrapper = dict(
