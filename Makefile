@@ -9,7 +9,7 @@ DEMO := configs/demo/pillar_demo.py
 DEMO_DIR := work_dirs/demo
 DEMO_DATA := data/synthetic/sparse3d_val.arrow
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint docs bench clean
 
 install: $(STAMP)
 
@@ -38,8 +38,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Pages with the API; a warning is an error.
+docs: install
+	$(BIN)/python -m pip install --quiet --editable ".[docs]" --constraint requirements/constraints.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: install
 	$(BIN)/python tools/benchmark_ops.py --samples 600
 
 clean:
-	rm -rf $(VENV) work_dirs data/synthetic
+	rm -rf $(VENV) build work_dirs data/synthetic
