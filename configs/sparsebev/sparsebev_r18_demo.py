@@ -4,7 +4,7 @@ _base_ = ["../_base_/datasets/nuscenes_camera.py", "../_base_/runtime_by_the_clo
 
 data_root = "data/synthetic"
 # What lies further away is a few pixels in images of this size.
-grid = dict(point_range=[-32.0, -32.0, -5.0, 32.0, 32.0, 3.0], voxel_size=[0.2, 0.2, 8.0])
+grid = dict(point_range=[-32.0, -32.0, -5.0, 32.0, 32.0, 3.0])
 image_size = [128, 352]
 resize_factors = [0.84, 0.96]  # of images of 225 x 400 pixels, a quarter of nuScenes'
 past = []
@@ -21,8 +21,8 @@ train_pipeline = [
     dict(type="RandomRotate", angles=[-0.3925, 0.3925]),
     dict(type="RandomScale", factors=[0.95, 1.05]),
 ]
-train_dataloader = dict(batch_size=1, num_workers=1)
-test_dataloader = dict(batch_size=1, num_workers=1)
+train_dataloader = dict(num_workers=1)
+test_dataloader = dict(num_workers=1)
 
 model = dict(
     type="Detector3D",
