@@ -238,4 +238,4 @@ def test_the_rules_know_every_entry_of_a_resnet() -> None:
     assert {_their_name(key).split(".")[0] for key in ResNet(base_channels=4).state_dict()} == {
         "conv1", "bn1", "layer1", "layer2", "layer3", "layer4",
     }  # fmt: skip
-    assert len(RESNET) == 10
+    assert len(RESNET) == 2 + 4 * 3  # the stem; shortcuts, offsets and the rest of each stage

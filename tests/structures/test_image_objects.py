@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from sparse3d.structures import Boxes3D, Cameras
 from sparse3d.structures.image_objects import MIN_AREA, objects_in_images
-
-from .test_sparsebev import SIZE, rig
+from tests.models.test_sparsebev import SIZE, rig
 
 
 def random_boxes(count: int, seed: int) -> Boxes3D:
