@@ -206,7 +206,7 @@ def watch_points(watch: Stopwatch, branch: nn.Module) -> None:
 def predict(detector: Detector3D, sample: Sample, watch: Stopwatch) -> None:
     """Run a detector on a sample; decoding is what the head's prediction takes besides its network."""
     with watch.stage(WHOLE):
-        with watch.stage("preprocess"):
+        with watch.stage("voxelize" if detector.image_branch is None else "preprocess"):
             batch = detector.data_preprocessor([sample])["batch"]
         features = detector.extract_features(batch)
         before = len(watch.seconds["head"])

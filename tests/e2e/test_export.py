@@ -50,7 +50,7 @@ def exported(python: str, state: dict, tmp_path_factory: pytest.TempPathFactory)
 def test_an_exported_checkpoint_detects(exported: Path) -> None:
     runtime = Runtime(exported, threads=1)
     assert runtime.manifest.model == "pillar_demo"
-    assert runtime.manifest.preparation["scales"][0] == 25.0
+    assert runtime.manifest.preparation["encoding"]["scales"][0] == 25.0
     found = runtime(make_scan("nuscenes", seed=1))
     assert len(found) > 0
     assert bool((found.scores.diff() <= 0).all())
@@ -121,7 +121,7 @@ def test_a_model_is_timed_stage_by_stage(python: str, tmp_path: Path) -> None:
     stages = [each["stage"] for each in result["stages"]]
     blocks = [f"block 0.{number}" for number in range(4)]
     assert stages == [
-        "preprocess",
+        "voxelize",
         "encode points",
         "partition",
         *blocks,
