@@ -49,7 +49,10 @@ def parse_arguments() -> argparse.Namespace:
         "--format", choices=["json", "nuscenes", "waymo", "kitti"], default="json", help="(default: %(default)s)"
     )
     parser.add_argument("--camera", type=int, default=0, help="position of the camera that KITTI labels are for")
-    parser.add_argument("--html", type=Path, help="write a 3D page of everything, which opens offline")
+    parser.add_argument("--html", type=Path, help="write a 3D page, which opens offline")
+    parser.add_argument(
+        "--html-inputs", type=int, default=20, metavar="N", help="of the first N inputs (default: %(default)s)"
+    )
     parser.add_argument("--batch-size", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--device", help="where to run (default: a GPU if there is one)")
     parser.add_argument(
@@ -71,7 +74,7 @@ def main() -> None:
             print(f"{name}: {summary(kept)}")
             if arguments.out:
                 write(arguments, name, item, kept)
-            if arguments.html:
+            if arguments.html and len(shown) < arguments.html_inputs:
                 shown.append(picture(detector, item, kept))
         if arguments.html:
             write_scene_html(arguments.html, shown, detector.class_names, title=detector.config.filename or "sparse3d")

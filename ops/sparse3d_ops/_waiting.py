@@ -2,8 +2,8 @@
 
 After each parallel operation the threads of libgomp, torch's OpenMP on Linux, spin for milliseconds before they sleep,
 on cores that the threads of our kernels, data loaders or other programs want. With 3,000 turns they sleep after about
-0.1 ms: sparse convolutions run faster, and on two cores a training step next to a busy process takes 0.6 times as long.
-The price is a network of many small dense operations that has the machine to itself, which waking slows by some 15 %.
+0.1 ms: sparse convolutions run faster, and so does whatever has a busy process beside it. The price is a network of
+many small dense operations that has the machine to itself, which waking slows.
 libgomp reads the variable when torch is loaded, so this module must come before; a value of the user's stays.
 """
 

@@ -13,16 +13,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeAlias
 
 from ..progress import track
 from .index import is_current_index, merge_indexes, write_index
 from .packed_file import IMAGES, pack_points, packed_writer
+from .processes import run_in_processes
 from .waymo_frames import segment_frames
 from .waymo_parquet import COMPONENTS
 from .waymo_records import FrameRecord
@@ -180,28 +179,13 @@ def _run(jobs: Sequence[SegmentJob], workers: int, *, skip_bad: bool) -> dict[st
     left = [job for job in jobs if not is_current_index(job.part, job.metadata)]
     bad: dict[str, str] = {}
     for job, error in track(
-        _finished(left, min(workers, len(left))), f"indexing {jobs[0].metadata['split']}", len(left)
+        run_in_processes(_try, left, min(workers, len(left))), f"indexing {jobs[0].metadata['split']}", len(left)
     ):
         if error is not None and not skip_bad:
             raise error
         if error is not None:
             bad[job.segment.name] = f"{job.segment.source}: {error}"
     return dict(sorted(bad.items()))
-
-
-def _finished(jobs: Sequence[SegmentJob], workers: int) -> Iterator[tuple[SegmentJob, Exception | None]]:
-    """Yield each job when it is done, with the error that it ended with."""
-    if workers <= 1:
-        yield from ((job, _try(job)) for job in jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        pending = {pool.submit(_try, job): job for job in jobs}
-        try:
-            for future in as_completed(pending):
-                yield pending[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def _try(job: SegmentJob) -> Exception | None:

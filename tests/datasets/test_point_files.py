@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import plyfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,7 +101,6 @@ def test_fields_with_several_numbers_and_padding_are_skipped(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("text", [False, True])
 def test_ply(tmp_path: Path, text: bool) -> None:
-    plyfile = pytest.importorskip("plyfile")
     path = tmp_path / "scan.ply"
     plyfile.PlyData([plyfile.PlyElement.describe(records(), "vertex")], text=text).write(path)
     np.testing.assert_allclose(read_scan(path)[:, :4], POINTS, rtol=1e-6)

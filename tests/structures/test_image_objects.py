@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapely import geometry
 
 from sparse3d.structures import Boxes3D, Cameras
 from sparse3d.structures.image_objects import MIN_AREA, objects_in_images
@@ -25,7 +25,6 @@ def random_boxes(count: int, seed: int) -> Boxes3D:
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(count=st.integers(0, 12), num_cameras=st.integers(1, 4), seed=st.integers(0, 1000))
 def test_equals_the_cut_hull(count: int, num_cameras: int, seed: int) -> None:
-    geometry = pytest.importorskip("shapely.geometry")
     boxes, cameras = random_boxes(count, seed), rig(num_frames=1, num_cameras=num_cameras)
     found, appears = objects_in_images(boxes, cameras)
     image = geometry.box(0, 0, SIZE[1], SIZE[0])

@@ -13,15 +13,12 @@ from sparse3d.datasets import write_index
 from sparse3d.datasets.nuscenes_frames import scene_frames
 from sparse3d.datasets.nuscenes_tables import load_tables
 from sparse3d.structures import Sample
+from sparse3d.visualization.server import SceneServer, box_lines, point_colors
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import ToolRunner, tool  # noqa: F401 (a fixture)
 from tests.visualization.scenes import NAMES, box, predictions, truth
 from tests.visualization.test_web import CHROMIUM, Page, cloud, scene_of
 from tests.visualization.test_web_cameras import camera_sample
-
-viser = pytest.importorskip("viser")
-
-from sparse3d.visualization.server import SceneServer, box_lines, point_colors  # noqa: E402
 
 SYNTH = REPOSITORY / "tests" / "data" / "golden" / "nuscenes_synth"
 PORT = 18473

@@ -11,16 +11,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 
 from ...progress import track
+from ..processes import run_in_processes
 
 MARKER = "synthetic.json"  # says that a folder was written here, and with which settings
 
@@ -54,26 +53,10 @@ def run_jobs(
     work: Callable[[Path, Job], Result], root: Path, jobs: Sequence[Job], workers: int | None, *, progress: bool
 ) -> Iterator[tuple[Job, Result]]:
     """Yield each job with what ``work(root, job)`` returned, as they are done; ``workers`` None is one a core."""
-    finished = _run(work, root, jobs, min(workers or os.cpu_count() or 1, len(jobs)))
-    return track(finished, "synthetic scenes", total=len(jobs)) if progress else finished
-
-
-def _run(
-    work: Callable[[Path, Job], Result], root: Path, jobs: Sequence[Job], workers: int
-) -> Iterator[tuple[Job, Result]]:
-    if workers == 1:
-        for job in jobs:
-            yield job, work(root, job)
-        return
     single_threaded = partial(cv2.setNumThreads, 1)  # the processes share the cores
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=single_threaded) as pool:
-        pending = {pool.submit(work, root, job): job for job in jobs}
-        try:
-            for future in as_completed(pending):
-                yield pending[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    count = min(workers or os.cpu_count() or 1, len(jobs))
+    finished = run_in_processes(partial(work, root), jobs, count, single_threaded)
+    return track(finished, "synthetic scenes", total=len(jobs)) if progress else finished
 
 
 def _check_target(root: Path, *, force: bool) -> None:
