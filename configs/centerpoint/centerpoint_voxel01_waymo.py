@@ -2,7 +2,7 @@
 # on 188 x 188 cells, one centre head of three classes; a fifth of the frames.
 _base_ = [
     "../_base_/datasets/waymo_lidar.py",
-    "../_base_/schedules/focals_conv_waymo_30e.py",
+    "../_base_/schedules/centerpoint_waymo_30e.py",
     "../_base_/runtime.py",
 ]
 

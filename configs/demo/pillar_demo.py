@@ -69,9 +69,3 @@ train_cfg = dict(max_seconds=480)
 val_cfg = None
 val_dataloader = None
 val_evaluator = None
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=3e-4, betas=(0.95, 0.99), weight_decay=0.01),
-    clip_grad=dict(max_norm=10),
-)
-custom_hooks = [dict(type="OneCycleByProgress", peak_lr=3e-3), dict(type="ProgressHook")]

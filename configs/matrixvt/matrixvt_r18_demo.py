@@ -79,7 +79,5 @@ train_cfg = dict(max_seconds=600)
 val_cfg = None
 val_dataloader = None
 val_evaluator = None
-optim_wrapper = dict(
-    type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.01), clip_grad=dict(max_norm=10)
-)
-custom_hooks = [dict(type="OneCycleByProgress", peak_lr=2e-3), dict(type="ProgressHook")]
+peak_lr = 2e-3
+optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=1e-4, weight_decay=0.01))

@@ -55,7 +55,7 @@ train_cfg = dict(max_seconds=1800)
 val_cfg = None
 val_dataloader = None
 val_evaluator = None
+peak_lr = 2e-3
 optim_wrapper = dict(
-    type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.01), clip_grad=dict(max_norm=35)
+    optimizer=dict(_delete_=True, type="AdamW", lr=1e-4, weight_decay=0.01), clip_grad=dict(max_norm=35)
 )
-custom_hooks = [dict(type="OneCycleByProgress", peak_lr=2e-3), dict(type="ProgressHook")]

@@ -54,18 +54,23 @@ def test_lines_and_colours() -> None:
     assert (low != high).any() and point_colors(np.zeros((2, 3), np.float32), "time").shape == (2, 3)
 
 
+def screenshot(port: int, folder: Path, milliseconds: int) -> np.ndarray:
+    """Return the 3D scene of the page ``[H, W, 3]`` as a browser shows it after so much of its own time."""
+    picture = folder / f"page_{milliseconds}.png"
+    flags = "--headless --no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --window-size=1000,700"
+    command = [CHROMIUM, *flags.split(), f"--virtual-time-budget={milliseconds}", f"--screenshot={picture}"]
+    command += [f"--user-data-dir={folder / 'profile'}", f"http://localhost:{port}"]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    return cv2.imread(str(picture)).astype(int)[170:, :650]  # beside the controls, below the browser's notice
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_browser_shows_points_and_boxes(server: SceneServer, tmp_path: Path) -> None:
-    picture = tmp_path / "page.png"
-    flags = "--headless --no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader --virtual-time-budget=15000"
-    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,700"]
-    subprocess.run(
-        [*command, f"--screenshot={picture}", f"http://localhost:{server.port}"],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
-    scene = cv2.imread(str(picture)).astype(int)[170:, :650]  # beside the controls, below the browser's notice
+    """The browser's time runs ahead of the server's on a busy machine, so it gets more of it until something appears."""
+    for milliseconds in (15_000, 60_000, 240_000):
+        scene = screenshot(server.port, tmp_path, milliseconds)
+        if len(np.unique(scene.reshape(-1, 3), axis=0)) > 50:
+            break
     blue, _, red = scene.transpose(2, 0, 1)
     assert ((red > 150) & (blue < 110)).sum() > 50  # the car's orange lines
     assert ((red > 150) & (blue > 150)).sum() > 50  # white ones of the ground truth
