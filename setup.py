@@ -25,10 +25,8 @@ EXTRAS = {
     "triton": ["spconv-triton>=1.0"],
     "image": ["timm>=1.0"],
     "files": ["plyfile>=1.0"],
-    "open3d": ["open3d>=0.18"],
     "web": ["viser>=1.1"],
     "deploy": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22"],
-    "mmdet3d": ["mmdet3d>=1.4"],
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26"],
 }
 # nuscenes-devkit is the oracle of our metric. Its wheel pins numpy < 2 although it runs on numpy 2, so `make install`

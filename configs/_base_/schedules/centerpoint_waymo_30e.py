@@ -1,4 +1,4 @@
-# The recipe published for CenterPoint-like detectors of Focals Conv on Waymo: one cycle over 30 epochs, 8 GPUs x 4 samples,
+# The recipe published for Focals Conv's and plain CenterPoint on Waymo: one cycle over 30 epochs, 8 GPUs x 4 samples,
 # from 3e-4 up to 3e-3 over the first 40 %, down to 1e-4 of the start; beta1 runs from 0.95 to 0.85 and back.
 max_epochs = 30
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs="$max_epochs", val_interval=5)
