@@ -10,6 +10,7 @@ from sparse3d.structures import Cameras
 from sparse3d_ops.sparse import SparseTensor
 
 from .images.detections import ImageDetections
+from .points.cell_heights import CellHeights
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,7 @@ class Features:
     Args:
         bev: ``[B, C, Y, X]`` bird's-eye map in the config's grid, or None.
         sparse_bev: the cells ``(y, x)`` of such a map that hold something, or None.
-        heights: ``[B, Y, X]`` metres, the middle between the lowest and the highest point of each cell of ``bev``, NaN
-            where there is no point; or None.
+        heights: of the points in each cell of ``bev``, or None.
         images: one ``[B, cameras, C, H, W]`` map a level, finest first, or None.
         detections: boxes in the images, which are numbered sample after sample, camera after camera; or None.
         losses: scalar auxiliary losses by name; empty outside training.
@@ -30,7 +30,7 @@ class Features:
 
     bev: Tensor | None = None
     sparse_bev: SparseTensor | None = None
-    heights: Tensor | None = None
+    heights: CellHeights | None = None
     images: tuple[Tensor, ...] | None = None
     detections: ImageDetections | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)

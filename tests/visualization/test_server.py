@@ -66,7 +66,7 @@ def screenshot(port: int, folder: Path, milliseconds: int) -> np.ndarray:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_browser_shows_points_and_boxes(server: SceneServer, tmp_path: Path) -> None:
-    """The browser's time runs ahead of the server's on a busy machine, so it gets more of it until there is something."""
+    """The browser's time runs ahead of the server's on a busy machine, so it gets more of it until something shows."""
     for milliseconds in (15_000, 60_000, 240_000):
         scene = screenshot(server.port, tmp_path, milliseconds)
         if len(np.unique(scene.reshape(-1, 3), axis=0)) > 50:

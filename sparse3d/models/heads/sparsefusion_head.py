@@ -34,6 +34,7 @@ from ..layers.camera_geometry import CameraGeometry
 from ..layers.deformable import DeformableAttention, ImageMemory
 from ..layers.frozen import PartlyFrozen
 from ..layers.precision import full_precision
+from ..points.cell_heights import CellHeights
 from ..targets.sparsefusion_targets import SparseFusionTargetAssigner
 from .sparsefusion_camera import (
     CameraDecoder,
@@ -162,7 +163,7 @@ class SparseFusionHead(PartlyFrozen):
     def from_maps(
         self,
         bev: Tensor,  # [B, in_channels, Y, X]
-        heights: Tensor,  # [B, Y, X]
+        heights: CellHeights,
         images: Sequence[Tensor],  # L of [B, N, C, H, W]
         cameras: CameraGeometry,
     ) -> SparseFusionOutput:

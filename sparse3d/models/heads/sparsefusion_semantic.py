@@ -28,6 +28,7 @@ from ..layers.camera_geometry import CameraGeometry
 from ..layers.decoder import DeformableDecoderLayer
 from ..layers.deformable import ImageMemory
 from ..layers.position import PlainPositionEmbedding
+from ..points.cell_heights import CellHeights
 from .sparsefusion_layers import add_positions, cell_middles, heatmap_block, projection
 
 
@@ -67,7 +68,7 @@ class SemanticTransfer(nn.Module):
     def forward(
         self,
         bev: Tensor,  # [B, C, Y, X]
-        heights: Tensor,  # [B, Y, X]
+        heights: CellHeights,
         images: ImageMemory,
         cameras: CameraGeometry,
     ) -> Tensor:  # [B, K, Y, X]
@@ -75,7 +76,7 @@ class SemanticTransfer(nn.Module):
 
         Args:
             bev: bird's-eye map.
-            heights: metres, NaN where a cell has no point.
+            heights: of the points in its cells.
             images: maps of C channels, without positions.
             cameras: that the images come from.
         """
@@ -85,14 +86,15 @@ class SemanticTransfer(nn.Module):
         looked = self._look(cells, ImageMemory(tuple(maps), images.hidden), seen)
         merged = seen.merge(looked.to(cells.dtype), cells)
         features = torch.cat([merged, seen.by_any[..., None].to(merged.dtype)], dim=-1)
-        return self.heatmap(self.reduce(features.transpose(1, 2).unflatten(2, heights.shape[1:])))
+        return self.heatmap(self.reduce(features.transpose(1, 2).unflatten(2, bev.shape[2:])))
 
-    def _points(self, heights: Tensor) -> Tensor:
-        """Return the cells as points ``[B, Y X, 3]`` in metres; see step 1."""
-        middles = cell_middles(heights.shape[1:], heights.device)
+    def _points(self, heights: CellHeights) -> Tensor:
+        """Return the cells as points ``[B, Y X, 3]`` in metres, at a height of NaN where they are empty; see step 1."""
+        height = heights.middle.where(heights.occupied, torch.nan)
+        middles = cell_middles(height.shape[1:], height.device)
         lower, size = (middles.new_tensor(values[:2]) for values in (self.grid.lower, self.grid.cell_size))
-        ground = (middles * size + lower).expand(len(heights), -1, -1)
-        return torch.cat([ground, heights.flatten(1)[..., None]], dim=-1)
+        ground = (middles * size + lower).expand(len(height), -1, -1)
+        return torch.cat([ground, height.flatten(1)[..., None]], dim=-1)
 
     def _look(self, cells: Tensor, images: ImageMemory, seen: SeenCells) -> Tensor:
         """Return features ``[B N, L, C]`` of the cells that each camera sees; see steps 2 and 3."""

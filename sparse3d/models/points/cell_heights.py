@@ -5,11 +5,32 @@ Source: SparseFusion (Xie et al., ICCV 2023), section 3.4: cells become 3D point
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from sparse3d.structures import Grid, Voxels
 from sparse3d_ops import Segments, bev_cells
+
+
+@dataclass(frozen=True)
+class CellHeights:
+    """Where in height the points of each cell lie; all numbers are finite, as every activation's have to be.
+
+    Args:
+        middle: ``[B, Y, X]`` metres, the middle between the lowest and the highest point; 0 where there is no point.
+        occupied: ``[B, Y, X]`` bool, the cell has a point.
+    """
+
+    middle: Tensor
+    occupied: Tensor
+
+    @classmethod
+    def between(cls, low: Tensor, high: Tensor) -> CellHeights:
+        """Return the heights of cells whose points reach from ``low`` to ``high``; those with low > high are empty."""
+        occupied = low <= high
+        return cls(((low + high) / 2).where(occupied, 0), occupied)
 
 
 def cell_heights(

@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sparse3d.registry import MODELS
 from sparse3d.structures import Batch, Sample
 
 from ..features import Features
 from ..layers.frozen import PartlyFrozen
-from .cell_heights import cell_heights
+from .cell_heights import CellHeights, cell_heights
 from .sparse_branch import SparseConvBranch
 
 
@@ -41,9 +38,7 @@ class HeightAwareBranch(SparseConvBranch, PartlyFrozen):
     def forward(self, batch: Batch, image_features: Features | None = None, samples: Sequence[Sample] = ()) -> Features:
         """Return the batch's bird's-eye map and heights; arguments and errors as ``PointBranch``."""
         features = super().forward(batch, image_features, samples)
-        return replace(features, heights=self._middles(batch))
+        return replace(features, heights=self._heights(batch))
 
-    def _middles(self, batch: Batch) -> Tensor:
-        """Return ``[B, Y, X]`` metres; NaN where there is no point."""
-        low, high = cell_heights(batch.voxels, self.grid, self.max_points)
-        return torch.where(low <= high, (low + high) / 2, torch.nan)
+    def _heights(self, batch: Batch) -> CellHeights:
+        return CellHeights.between(*cell_heights(batch.voxels, self.grid, self.max_points))

@@ -28,7 +28,7 @@ from sparse3d.models.heads.transfusion_queries import find_peaks, select_queries
 from sparse3d.models.images.geometric_transfer import DepthEncoder
 from sparse3d.models.layers.camera_geometry import LEVEL, CameraGeometry
 from sparse3d.models.layers.deformable import ImageMemory
-from sparse3d.models.points.cell_heights import cell_heights
+from sparse3d.models.points.cell_heights import CellHeights, cell_heights
 from sparse3d.structures import Grid, Voxels
 from sparse3d_ops.sparse import SparseTensor
 
@@ -310,10 +310,9 @@ def check_semantic_transfer(case: Case) -> None:
     comparison.finish()
 
 
-def heights_of(low: Tensor, high: Tensor) -> Tensor:
-    """The middles of cells; theirs are 100 and -200 where a cell is empty."""
-    middle = (low + high) / 2
-    return middle.where(middle > -50, torch.nan)
+def heights_of(low: Tensor, high: Tensor) -> CellHeights:
+    """The heights of cells; theirs are 100 and -200 where a cell is empty."""
+    return CellHeights.between(low, high)
 
 
 def check_lidar_trunk(case: Case) -> None:
