@@ -24,14 +24,14 @@ from sparse3d.datasets.transforms import (
     ZoomImages,
 )
 from sparse3d.decoding.sparsefusion import CandidateHeat, SparseFusionDecoder
+from sparse3d.encoding.camera_geometry import CameraGeometry
+from sparse3d.encoding.cell_heights import cell_heights
+from sparse3d.encoding.depth_maps import DEPTH_MEAN, DEPTH_VARIANCE, draw_depth_maps
+from sparse3d.encoding.seen_cells import SeenCells
 from sparse3d.models import GroundTruth
 from sparse3d.models.heads.sparsefusion_camera import CameraDecoder, CameraPredictions
-from sparse3d.models.heads.sparsefusion_semantic import SeenCells
 from sparse3d.models.heads.sparsefusion_view import lift
-from sparse3d.models.images.depth_maps import DEPTH_MEAN, DEPTH_VARIANCE, draw_depth_maps
-from sparse3d.models.layers.camera_geometry import CameraGeometry
 from sparse3d.models.layers.deformable import DeformableAttention, ImageMemory
-from sparse3d.models.points.cell_heights import cell_heights
 from sparse3d.models.targets.camera_truth import CameraTruth
 from sparse3d.models.targets.sparsefusion_targets import encode_camera_boxes
 from sparse3d.structures import Boxes3D, Sample, Voxels
@@ -194,17 +194,17 @@ def test_cells_of_several_cameras_take_the_maximum() -> None:
     points = torch.randn(1, 200, 3) * torch.tensor([6.0, 6.0, 0.5])
     points[0, :20] = math.nan  # cells without points
     seen = SeenCells.find(points, cameras)
-    looked = torch.randn(*seen.cells.shape, 5)
+    looked = torch.randn(*seen.rows.shape, 5)
     cells = torch.randn(1, 200, 5)
-    merged = seen.merge(looked, cells)
+    merged, by_any = seen.merge(looked, cells), seen.by_any(cells)[0, :, 0] > 0
     several = 0
     for cell in range(200):
-        own = looked[(seen.cells == cell) & seen.filled]
+        own = looked[(seen.rows == cell) & seen.filled]
         several += len(own) > 1
-        assert seen.by_any[0, cell] == (len(own) > 0)
+        assert by_any[cell] == (len(own) > 0)
         torch.testing.assert_close(merged[0, cell], own.amax(dim=0) if len(own) else cells[0, cell])
-    assert several > 10 and not seen.by_any[0, :20].any()
-    assert torch.equal(seen.gather(cells)[seen.filled], cells[0, seen.cells[seen.filled]])
+    assert several > 10 and not by_any[:20].any()
+    assert torch.equal(seen.gather(cells)[seen.filled], cells[0, seen.rows[seen.filled]])
 
 
 @pytest.mark.parametrize("lone", ["zero", "keep"])

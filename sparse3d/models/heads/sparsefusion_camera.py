@@ -3,7 +3,7 @@
     heat maps   one network a level; queries are the hottest peaks of all levels, cameras and classes
     q_0         feature of the peak's pixel + embedding of its class
     layer       queries of a camera attend to each other and look at its image
-    box         in the camera's level frame (`layers/camera_geometry.py`), of which the image says:
+    box         in the camera's level frame (`encoding/camera_geometry.py`), of which the image says:
 
     center   (u, v) of the centre in parts of the padded image      depth   of the centre, metres
     dim      log (l, w, h)      rot   (sin yaw, cos yaw)      vel   (vx, vy)
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from sparse3d.decoding.transfusion import Queries
+from sparse3d.encoding.camera_geometry import CameraGeometry
 
-from ..layers.camera_geometry import CameraGeometry
 from ..layers.decoder import DeformableDecoderLayer
 from ..layers.deformable import ImageMemory
 from ..layers.position import PlainPositionEmbedding

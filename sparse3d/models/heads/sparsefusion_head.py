@@ -26,15 +26,16 @@ from torch import Tensor, nn
 
 from sparse3d.decoding.sparsefusion import CandidateHeat, SparseFusionDecoder
 from sparse3d.decoding.transfusion import Queries
+from sparse3d.encoding.camera_geometry import CameraGeometry
+from sparse3d.encoding.cell_heights import cell_middles
+from sparse3d.encoding.seen_cells import SeenCells
 from sparse3d.registry import MODELS
 from sparse3d.structures import Grid, Sample
 
 from ..features import Features
-from ..layers.camera_geometry import CameraGeometry
 from ..layers.deformable import DeformableAttention, ImageMemory
 from ..layers.frozen import PartlyFrozen
 from ..layers.precision import full_precision
-from ..points.cell_heights import CellHeights
 from ..targets.sparsefusion_targets import SparseFusionTargetAssigner
 from .sparsefusion_camera import (
     CameraDecoder,
@@ -45,7 +46,7 @@ from .sparsefusion_camera import (
     select_image_queries,
 )
 from .sparsefusion_fusion import CandidateFusion
-from .sparsefusion_layers import Predictions, cell_middles, pixel_positions
+from .sparsefusion_layers import Predictions, pixel_positions
 from .sparsefusion_lidar import LidarDecoder
 from .sparsefusion_losses import LOSS_WEIGHTS, SparseFusionLoss
 from .sparsefusion_output import SparseFusionOutput
@@ -158,16 +159,17 @@ class SparseFusionHead(PartlyFrozen):
         """
         self._check(features)
         cameras = CameraGeometry.of(features.cameras, features.image_size)
-        return self.from_maps(features.bev.float(), features.heights, features.images, cameras)
+        seen = self.semantic.see(features.heights, cameras)
+        return self.from_maps(features.bev.float(), seen, features.images, cameras)
 
     def from_maps(
         self,
         bev: Tensor,  # [B, in_channels, Y, X]
-        heights: CellHeights,
+        seen: SeenCells,
         images: Sequence[Tensor],  # L of [B, N, C, H, W]
         cameras: CameraGeometry,
     ) -> SparseFusionOutput:
-        """Return ``forward`` for the maps of a batch."""
+        """Return ``forward`` for the maps of a batch and the cells that its cameras see."""
         shared = self.shared(bev)
         maps = tuple(
             level.float() + embedding[:, None, None]
@@ -175,7 +177,7 @@ class SparseFusionHead(PartlyFrozen):
         )
         hidden = cameras.hidden([tuple(level.shape[-2:]) for level in maps], FINEST_STRIDE)
         memory = ImageMemory(maps, tuple(hidden))
-        heatmap = self.semantic(shared, heights, memory, cameras)
+        heatmap = self.semantic(shared, seen, memory)
         queries, positions, origins = self._start_lidar(shared, heatmap)
         lidar_queries, lidar = self.lidar(queries, positions, shared)
         image_heatmaps = self.image_heatmaps(maps)

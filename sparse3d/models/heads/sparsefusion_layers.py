@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse3d.decoding.sparsebev import inverse_sigmoid
+from sparse3d.encoding.cell_heights import cell_middles
 
 from ..images.fpn import ChannelNorm
 from ..layers.norm import RowNorm
@@ -71,12 +72,6 @@ def heatmap_block(in_channels: int, channels: int) -> nn.Sequential:
     """Return conv3x3, LayerNorm over channels and ReLU on maps."""
     convolution = nn.Conv2d(in_channels, channels, 3, padding=1)
     return nn.Sequential(convolution, ChannelNorm(channels), nn.ReLU(inplace=True))
-
-
-def cell_middles(shape: Sequence[int], device: torch.device) -> Tensor:
-    """Return the middles ``(x, y)`` of the cells of a map ``(Y, X)`` as ``[Y X, 2]`` float32, in cells, row by row."""
-    y, x = (torch.arange(size, device=device) + 0.5 for size in shape)
-    return torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1).flatten(0, 1)
 
 
 def pixel_positions(shape: Sequence[int], device: torch.device) -> Tensor:

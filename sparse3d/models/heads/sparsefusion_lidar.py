@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from sparse3d.encoding.cell_heights import cell_middles
+
 from ..layers.decoder import QueryDecoderLayer
 from ..layers.position import PositionEmbedding
-from .sparsefusion_layers import BoxBranches, Predictions, cell_middles
+from .sparsefusion_layers import BoxBranches, Predictions
 
 
 class LidarDecoder(nn.Module):

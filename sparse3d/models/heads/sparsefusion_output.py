@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparse3d.decoding.transfusion import Queries
+from sparse3d.encoding.camera_geometry import CameraGeometry
 
-from ..layers.camera_geometry import CameraGeometry
 from .sparsefusion_camera import CameraPredictions, ImageQueries
 from .sparsefusion_layers import Predictions
 

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse3d.decoding.sparsebev import inverse_sigmoid
+from sparse3d.encoding.camera_geometry import CameraGeometry, select
 from sparse3d.structures import Grid
 
-from ..layers.camera_geometry import CameraGeometry, select
 from ..layers.decoder import QueryDecoderLayer
 from ..layers.norm import RowNorm
 from ..layers.position import PlainPositionEmbedding

@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparse3d.encoding.camera_geometry import CameraGeometry
+from sparse3d.encoding.depth_maps import draw_depth_maps
 from sparse3d.registry import MODELS
 from sparse3d.structures import Batch, Sample
 
 from ..features import Features
-from ..layers.camera_geometry import CameraGeometry
 from ..layers.precision import full_precision
 from .branch import ImageBranch
-from .depth_maps import draw_depth_maps
 
 DEPTH_CHANNELS = 2
 FINEST_STRIDE = 4  # input pixels a pixel of the first level

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from sparse3d.encoding.cell_heights import CellHeights, cell_heights
 from sparse3d.registry import MODELS
 from sparse3d.structures import Batch, Sample
 
 from ..features import Features
 from ..layers.frozen import PartlyFrozen
-from .cell_heights import CellHeights, cell_heights
 from .sparse_branch import SparseConvBranch
 
 

@@ -1,7 +1,7 @@
 """The objects of a batch as each camera sees them.
 
 An object belongs to every camera whose image its centre lies in. Its box is given in the level frame of the camera
-(`layers/camera_geometry.py`), its extent in the image is that of its eight corners, cut off at the edges of the image.
+(`encoding/camera_geometry.py`), its extent in the image is that of its eight corners, cut off at the edges of it.
 
 Source: SparseFusion (Xie et al., ICCV 2023), section 3.5, as in its published code.
 """
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse3d.encoding.camera_geometry import LEVEL, CameraGeometry
 from sparse3d.structures import Boxes3D
 from sparse3d.structures.cameras import MIN_DEPTH
 
-from ..layers.camera_geometry import LEVEL, CameraGeometry
 from .ground_truth import GroundTruth
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from sparse3d.checkpoints import sparsefusion as names
 from sparse3d.checkpoints.convert import Rules
+from sparse3d.encoding.camera_geometry import LEVEL, CameraGeometry
+from sparse3d.encoding.cell_heights import CellHeights, cell_heights
 from sparse3d.models import SECONDBEVBackbone, SparseEncoder, stack_layers
 from sparse3d.models.heads.sparsefusion_camera import (
     CameraDecoder,
@@ -26,9 +28,7 @@ from sparse3d.models.heads.sparsefusion_semantic import SemanticTransfer
 from sparse3d.models.heads.sparsefusion_view import ViewTransformer, camera_numbers, lift
 from sparse3d.models.heads.transfusion_queries import find_peaks, select_queries
 from sparse3d.models.images.geometric_transfer import DepthEncoder
-from sparse3d.models.layers.camera_geometry import LEVEL, CameraGeometry
 from sparse3d.models.layers.deformable import ImageMemory
-from sparse3d.models.points.cell_heights import CellHeights, cell_heights
 from sparse3d.structures import Grid, Voxels
 from sparse3d_ops.sparse import SparseTensor
 
@@ -298,9 +298,8 @@ def check_semantic_transfer(case: Case) -> None:
     maps = maps_of(inputs, len(shared))
     memory = ImageMemory(maps, hidden_of(inputs["input_padding_mask"], maps))
     with torch.no_grad():
-        logits = transfer(
-            shared, heights_of(inputs["min_voxel_height"], inputs["max_voxel_height"]), memory, cameras_of(inputs)
-        )
+        heights = CellHeights.between(inputs["min_voxel_height"], inputs["max_voxel_height"])  # empty: 100 and -200
+        logits = transfer(shared, transfer.see(heights, cameras_of(inputs)), memory)
     comparison.output("cross_heatmap_logits", logits)
     peaks = find_peaks(logits.sigmoid(), config["nms_kernel_size"], EVERY_CELL)
     comparison.output("nms_heatmap", peaks.flatten(2))
@@ -308,11 +307,6 @@ def check_semantic_transfer(case: Case) -> None:
     comparison.output("top_class", found.labels)
     comparison.output("top_index", found.cells)
     comparison.finish()
-
-
-def heights_of(low: Tensor, high: Tensor) -> CellHeights:
-    """The heights of cells; theirs are 100 and -200 where a cell is empty."""
-    return CellHeights.between(low, high)
 
 
 def check_lidar_trunk(case: Case) -> None:
@@ -390,8 +384,9 @@ def check_head_forward(case: Case) -> None:
     batch_size = len(leaves["pts_feat"])
     maps = [leaves[f"img_feat_{level}"] for level in range(config["level_num"])]
     fused = depth(inputs["sparse_depth"][:, :, 0].flatten(0, 1), maps)
-    bev, heights = leaves["pts_feat"][:, :-2], heights_of(*leaves["pts_feat"][:, -2:].detach().unbind(1))
-    output = head.from_maps(bev, heights, [level.unflatten(0, (batch_size, -1)) for level in fused], cameras_of(inputs))
+    bev, cameras = leaves["pts_feat"][:, :-2], cameras_of(inputs)
+    seen = head.semantic.see(CellHeights.between(*leaves["pts_feat"][:, -2:].detach().unbind(1)), cameras)
+    output = head.from_maps(bev, seen, [level.unflatten(0, (batch_size, -1)) for level in fused], cameras)
     outputs = their_outputs(output)
     comparison.output("query_labels", output.lidar_queries.labels)
     comparison.output("img_query_label", output.camera_queries.labels)

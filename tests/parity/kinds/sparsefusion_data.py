@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sparse3d.datasets.transforms import move_world
+from sparse3d.encoding.camera_geometry import CameraGeometry
+from sparse3d.encoding.depth_maps import draw_depth_maps
 from sparse3d.models import GroundTruth
-from sparse3d.models.images.depth_maps import draw_depth_maps
-from sparse3d.models.layers.camera_geometry import CameraGeometry
 from sparse3d.models.targets.camera_truth import CameraTruth
 from sparse3d.structures import Cameras, InstanceData, Sample
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from sparse3d.decoding.sparsefusion import CandidateHeat, SparseFusionDecoder, decode_boxes
 from sparse3d.decoding.transfusion import Queries
+from sparse3d.encoding.camera_geometry import LEVEL
 from sparse3d.models import GroundTruth
 from sparse3d.models.heads.sparsefusion_camera import CameraPredictions, ImageQueries
 from sparse3d.models.heads.sparsefusion_layers import Predictions
 from sparse3d.models.heads.sparsefusion_losses import SparseFusionLoss, decode_camera_boxes
 from sparse3d.models.heads.sparsefusion_output import SparseFusionOutput
-from sparse3d.models.layers.camera_geometry import LEVEL
 from sparse3d.models.losses import gaussian_focal_loss
 from sparse3d.models.targets.camera_truth import CameraTruth
 from sparse3d.models.targets.sparsefusion_targets import Matches, encode_boxes, encode_camera_boxes

@@ -113,8 +113,11 @@ class CameraGeometry:
         views: Tensor,  # [B, Q]
     ) -> Tensor:  # [B, Q, 3]
         """Return where pixels of the given cameras lie at the given depths, in the level frames of those cameras."""
-        scaled = torch.cat([pixels * depths, depths], dim=-1)
-        places = torch.linalg.solve(select(self.intrinsics, views), scaled[..., None])[..., 0]
+        intrinsics = select(self.intrinsics, views)
+        (a, b), (c, d) = (row.unbind(-1) for row in intrinsics[..., :2, :2].unbind(-2))
+        u, v = (pixels - intrinsics[..., :2, 2]).unbind(-1)
+        slopes = torch.stack([d * u - b * v, a * v - c * u], dim=-1) / (a * d - b * c)[..., None]
+        places = torch.cat([slopes * depths, depths], dim=-1)
         return places @ places.new_tensor(LEVEL).T
 
     def to_lidar(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..layers.camera_geometry import CameraGeometry
+from .camera_geometry import CameraGeometry
 
 DEPTH_MEAN, DEPTH_VARIANCE = 14.41, 156.89  # metres, square metres
 

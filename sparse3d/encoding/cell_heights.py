@@ -1,10 +1,11 @@
-"""How low and how high the points of each bird's-eye cell lie.
+"""Where the cells of a bird's-eye map lie, and how low and how high the points in them.
 
 Source: SparseFusion (Xie et al., ICCV 2023), section 3.4: cells become 3D points that cameras can see.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,3 +63,9 @@ def cell_heights(
         for start, reduce in ((torch.inf, "amin"), (-torch.inf, "amax"))
     ]
     return bounds[0].view(shape), bounds[1].view(shape)
+
+
+def cell_middles(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Return the middles ``(x, y)`` of the cells of a map ``(Y, X)`` as ``[Y X, 2]`` float32, in cells, row by row."""
+    y, x = (torch.arange(size, device=device) + 0.5 for size in shape)
+    return torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1).flatten(0, 1)
