@@ -11,18 +11,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from common import add_config, add_sample, load_sample, load_weights, plain_errors, read_config
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from sparse3d.models import Detector3D, FocalConv, FocalEncoder
+from sparse3d.analysis.focal_voxels import watch_focals
+from sparse3d.models import Detector3D, FocalEncoder
 from sparse3d.registry import MODELS
-from sparse3d.structures import Sample
 from sparse3d.visualization import save_image
-from sparse3d.visualization.focus import Focus, draw_focus
-from sparse3d_ops import lookup
-from sparse3d_ops.sparse import SparseTensor
+from sparse3d.visualization.focus import draw_focus
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -46,10 +43,12 @@ def main() -> None:
     with plain_errors("draw_focal_voxels"):
         detector = build_detector(config, arguments.checkpoint)
     sample = load_sample(config, arguments.split, arguments.sample)
+    with watch_focals(detector.point_branch.backbone) as seen:
+        detector.test_step([sample])
     grid = detector.point_branch.grid
     extent = (*grid.lower[:2], *grid.upper[:2])
     picture = draw_focus(
-        watch(detector, sample),
+        seen,
         sample.gt if "gt" in sample else None,
         extent,
         tuple(arguments.zoom or extent),
@@ -68,36 +67,6 @@ def build_detector(config: Config, checkpoint: Path) -> Detector3D:
         raise SystemExit("draw_focal_voxels: the config's detector has no focal convolutions")
     load_weights(detector, checkpoint)
     return detector
-
-
-@torch.no_grad()
-def watch(detector: Detector3D, sample: Sample) -> list[Focus]:
-    """Return what each focal convolution does with the voxels of a sample."""
-    seen: list[Focus] = []
-    encoder = detector.point_branch.backbone
-    handles = [
-        focal.register_forward_hook(
-            lambda module, inputs, outputs, stage=stage: seen.append(compare(stage, module, inputs[0], *outputs))
-        )
-        for stage, focal in encoder.focals.items()
-    ]
-    detector.test_step([sample])
-    for handle in handles:
-        handle.remove()
-    return seen
-
-
-def compare(stage: str, focal: FocalConv, before: SparseTensor, after: SparseTensor, importance: torch.Tensor) -> Focus:
-    """Return the voxels around one focal convolution."""
-    foreground = focal.growth.foreground(before, importance)
-    new = lookup(before.sites.keys, after.sites.keys) < 0
-    return Focus(
-        title=f"stage {stage}",
-        background=before.indices[~foreground, 1:],
-        foreground=before.indices[foreground, 1:],
-        grown=after.indices[new, 1:],
-        shape=before.spatial_shape[1:],
-    )
 
 
 if __name__ == "__main__":

@@ -13,16 +13,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from common import add_config, add_sample, load_sample, load_weights, plain_errors, read_config
 from matplotlib import colormaps
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import Tensor
 
+from sparse3d.analysis.sampled_points import SampledPoints, watch_sampling
 from sparse3d.models import Detector3D, SparseBEVHead
 from sparse3d.registry import MODELS
-from sparse3d.structures import Cameras, InstanceData, Sample
+from sparse3d.structures import Cameras, Sample
 from sparse3d.visualization import draw_cameras, save_image
 
 PALETTE = "tab20"
@@ -50,10 +49,12 @@ def main() -> None:
     if not 0 <= arguments.frame < detector.head.num_frames:
         raise SystemExit(f"draw_sampling_points: the detector has frames 0 to {detector.head.num_frames - 1}")
     sample = load_sample(config, arguments.split, arguments.sample)
-    locations, cameras, found = look(detector, sample, arguments.frame, arguments.queries)
+    with watch_sampling(detector.head) as watch:
+        [found] = detector.test_step([sample])
     images, rig = images_of(sample, arguments.frame, detector.head.num_frames)
-    paint(images, locations, cameras)
-    picture = draw_cameras(images, rig, sample.gt, found, config.class_names, score_threshold=0.0, title="Sampling")
+    paint(images, watch.best(arguments.queries, arguments.frame))
+    pred = found.pred[: arguments.queries]
+    picture = draw_cameras(images, rig, sample.gt, pred, config.class_names, score_threshold=0.0, title="Sampling")
     save_image(arguments.out, picture)
     print(f"picture: {arguments.out}")
 
@@ -67,27 +68,6 @@ def build_detector(config: Config, checkpoint: Path) -> Detector3D:
     return detector
 
 
-@torch.no_grad()
-def look(detector: Detector3D, sample: Sample, frame: int, count: int) -> tuple[Tensor, Tensor, InstanceData]:
-    """Return where the best queries look in a frame, by which camera, and the boxes that they find.
-
-    Returns:
-        Pixels ``[N, K, 2]``, cameras ``[N, K]`` and the best ``count`` predictions.
-    """
-    calls = []
-    handle = detector.head.layer.sampling.register_forward_hook(lambda module, inputs, _: calls.append(inputs))
-    batch = detector.data_preprocessor([sample])["batch"]
-    output = detector.head(detector.extract_features(batch))
-    handle.remove()
-    boxes, queries, frames = calls[-1]
-    sampling = detector.head.layer.sampling
-    locations, cameras, _ = sampling.look(sampling.points(boxes, queries, frames.lags), frames)
-    best = output.logits[-1, 0].amax(dim=1).topk(min(count, len(queries[0]))).indices
-    pixels = locations[0, best, :, frame, :, 0] * locations.new_tensor(frames.image_size[::-1])
-    [found] = detector.head.predict_from_output(output)
-    return pixels.flatten(1, 2), cameras[0, best, :, frame, :, 0].flatten(1, 2), found[:count]
-
-
 def images_of(sample: Sample, frame: int, num_frames: int) -> tuple[list[np.ndarray], Cameras]:
     """Return the images ``[H, W, 3]`` of a frame, to be painted on, and its cameras."""
     count = len(sample.cameras) // num_frames
@@ -96,12 +76,13 @@ def images_of(sample: Sample, frame: int, num_frames: int) -> tuple[list[np.ndar
     return images, sample.cameras[own]
 
 
-def paint(images: list[np.ndarray], locations: Tensor, cameras: Tensor) -> None:
-    """Paint points at pixels ``[N, K, 2]`` into the images of their cameras ``[N, K]``, a colour a row."""
+def paint(images: list[np.ndarray], sampled: SampledPoints) -> None:
+    """Paint points into the images of the cameras that look at them, a colour a query."""
     palette = (np.array(colormaps[PALETTE].colors) * 255).astype(int)
-    for row, (pixels, seen_by) in enumerate(zip(locations.tolist(), cameras.tolist(), strict=True)):
+    pixels, cameras = sampled.pixels.flatten(1, 2).tolist(), sampled.cameras.flatten(1, 2).tolist()
+    for row, (places, seen_by) in enumerate(zip(pixels, cameras, strict=True)):
         color = tuple(int(part) for part in palette[row % len(palette)])
-        for (u, v), camera in zip(pixels, seen_by, strict=True):
+        for (u, v), camera in zip(places, seen_by, strict=True):
             image = images[camera]
             if 0 <= u < image.shape[1] and 0 <= v < image.shape[0]:
                 radius = max(1, round(image.shape[1] * RADIUS))

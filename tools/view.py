@@ -1,11 +1,12 @@
-"""Look at frames in 3D: points, ground truth, predictions, camera images, along the time line.
+"""Look at frames in 3D: points, boxes, camera images, and what the model looked at, along the time line.
 
     python tools/view.py pillar_demo --html scene.html
     python tools/view.py pillar_demo --weights work_dirs/demo --frames 0:40
     python tools/view.py dsvt_pillar_nuscenes --data data/nuscenes --frames 100:140
 
 With `--html` one file is written that opens offline; without, a page is served until Ctrl-C (viser, extra `web`). The
-frames are those of the config's test set, or of an index or info file in the folder `--data`.
+frames are those of the config's test set, or of an index or info file in the folder `--data`. With weights there are
+layers to switch on and off: the points that SparseBEV samples, the voxels that focal convolutions keep and grow.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
+from sparse3d.analysis.model_layers import watch_layers
 from sparse3d.config import load_config
 from sparse3d.datasets.frame_dataset import open_frames
 from sparse3d.datasets.transforms import Compose, LoadAnnotations, LoadImages, LoadPoints
@@ -61,8 +63,11 @@ class ShownFrames:
             sample = self.annotate(sample, rng)
         if self.detector is None:
             return sample
-        found = self.detector(frame)
-        return sample.replace(pred=InstanceData(boxes=found.boxes, scores=found.scores, labels=found.labels))
+        prepared = self.detector.preparation(frame)
+        with watch_layers(self.detector.model) as layers:
+            [found] = self.detector.detect([prepared])
+        pred = InstanceData(boxes=found.boxes, scores=found.scores, labels=found.labels)
+        return sample.replace(pred=pred, layers=layers(prepared.lidar_aug))
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ class Sample(BaseDataElement):
             ``[N, 14, 3]`` (see ``skeleton.py``) and ``keypoint_visibility`` ``[N, 14]`` int64.
         pred: ``InstanceData`` with ``boxes`` (``Boxes3D``), ``scores`` ``[M]`` and ``labels`` ``[M]``, in the LiDAR
             frame before augmentation; of people also ``keypoints`` and ``keypoint_visibility``, the latter float.
+        layers: tuple of ``PointLayer``: points that viewers show besides, such as those that a model looked at.
 
     Metainfo:
         frame: the ``Frame`` of the index.

@@ -4,10 +4,12 @@ from .colors import class_colors, point_map
 from .draw import draw_bev, draw_cameras
 from .files import save_image
 from .hook import VisualizationHook
+from .layers import PointLayer
 from .skeletons import draw_skeletons
 from .web import write_scene_html
 
 __all__ = [
+    "PointLayer",
     "VisualizationHook",
     "class_colors",
     "draw_bev",

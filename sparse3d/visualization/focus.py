@@ -33,7 +33,8 @@ class Focus:
         background: voxels that were there and are no foreground.
         foreground: voxels that were there and are foreground.
         grown: voxels that are new.
-        shape: cells ``(y, x)`` of the grid.
+        shape: voxels ``(y, x)`` of the grid.
+        stride: cells of the model's grid along a voxel's side.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Focus:
     foreground: Tensor
     grown: Tensor
     shape: tuple[int, int]
+    stride: int
 
 
 def draw_focus(

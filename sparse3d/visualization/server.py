@@ -15,6 +15,7 @@ from ..structures import Boxes3D, Sample
 from ..structures.boxes import EDGES
 from .colors import BACKGROUND, POINT_MAPS, class_colors, point_map, spread, to_levels
 from .draw import draw_cameras
+from .layers import PointLayer
 from .objects import Objects, read_ground_truth, read_points, read_predictions
 
 POINT_SIZE = 0.06  # metres
@@ -34,7 +35,7 @@ class SceneServer:
     """Serve frames as a page with time line, score slider, colours and camera images.
 
     Args:
-        samples: ``points``, ``gt``, ``pred``, ``images`` with ``cameras``, each of which may be absent.
+        samples: ``points``, ``gt``, ``pred``, ``layers``, ``images`` with ``cameras``, each of which may be absent.
         class_names: names in the order of the labels.
         port: where to serve, to this machine alone; where it is taken, the next free one.
         score_threshold: where the score slider starts.
@@ -88,6 +89,8 @@ class SceneServer:
         self.gt = gui.add_checkbox("Ground truth", True)
         self.facts = gui.add_markdown("")
         self.images: Any = None
+        self.switches: dict[str, Any] = {}  # name of a layer -> its checkbox
+        self.shown_layers: list[Any] = []
         self.frame.on_update(lambda _: self._load_frame())
         self.mode.on_update(lambda _: self._show_points())
         for control in (self.score, self.pred, self.gt):
@@ -99,6 +102,7 @@ class SceneServer:
 
     def _show_frame(self) -> None:
         self._show_points()
+        self._show_layers()
         self._show_boxes()
 
     # -- scene -------------------------------------------------------------------------------------------------------
@@ -107,6 +111,23 @@ class SceneServer:
         points = read_points(self.sample.points) if "points" in self.sample else np.zeros((0, 3), np.float32)
         self.server.scene.add_point_cloud(
             "/points", points[:, :3], point_colors(points, self.mode.value), point_size=POINT_SIZE
+        )
+
+    def _show_layers(self) -> None:
+        """Show this frame's layers that are switched on; the switch comes with the first frame that has the layer."""
+        for handle in self.shown_layers:
+            handle.remove()
+        layers = self.sample.get("layers", ())
+        for layer in layers:
+            if layer.name not in self.switches:
+                self.switches[layer.name] = self.server.gui.add_checkbox(layer.name, True)
+                self.switches[layer.name].on_update(lambda _: self._show_layers())
+        self.shown_layers = [self._add_layer(layer) for layer in layers if self.switches[layer.name].value]
+
+    def _add_layer(self, layer: PointLayer) -> Any:
+        color = tuple(round(255 * part) for part in to_rgb(layer.color))
+        return self.server.scene.add_point_cloud(
+            f"/layers/{layer.name}", layer.points, color, point_size=layer.size, point_shape="circle"
         )
 
     def _show_boxes(self) -> None:

@@ -26,6 +26,7 @@ from matplotlib.colors import to_hex
 from ..structures import Sample
 from .colors import POINT_MAPS, class_colors, point_map, spread, to_levels
 from .files import write_file
+from .layers import PointLayer
 from .objects import Objects, read_ground_truth, read_points, read_predictions
 
 SCRIPTS = ("geometry.js", "orbit.js", "renderer.js", "cameras.js", "scene.js")
@@ -50,8 +51,8 @@ def write_scene_html(
 
     Args:
         path: the ``.html`` file; it replaces an older one in one step.
-        samples: one sample a frame. Each of ``points`` (``x, y, z, intensity, ..., time lag``), ``gt``, ``pred``, and
-            ``images`` with ``cameras`` may be absent; points, boxes and cameras are in the same frame.
+        samples: one sample a frame. Each of ``points`` (``x, y, z, intensity, ..., time lag``), ``gt``, ``pred``,
+            ``layers`` (``PointLayer``), and ``images`` with ``cameras`` may be absent; all are in the same frame.
         class_names: names in the order of the labels.
         title: heading of the page.
         score_threshold: where the score slider starts; predictions below it are in the page as well.
@@ -91,6 +92,7 @@ def _scene(samples: Sequence[Sample], class_names: Sequence[str], score_threshol
             {
                 "name": _name(sample, number),
                 **_pack_points(cloud, intensities, lags),
+                "layers": [_pack_layer(layer) for layer in sample.get("layers", ())],
                 "cameras": _pack_cameras(sample),
                 "gt": _pack_objects(read_ground_truth(sample.get("gt"), class_names)),
                 "pred": _pack_objects(read_predictions(sample.get("pred"), class_names)),
@@ -124,6 +126,12 @@ def _pack_points(
     packed["intensity"] = to_levels(cloud[:, INTENSITY], *intensities)
     packed["lag"] = to_levels(cloud[:, LAG], *lags)
     return {"count": len(cloud), "step": step, "points": _base64(packed)}
+
+
+def _pack_layer(layer: PointLayer) -> dict[str, int | float | str]:
+    cloud = np.pad(layer.points, ((0, 0), (0, 2)))
+    packed = _pack_points(cloud, (0.0, 1.0), (0.0, 1.0))
+    return {"name": layer.name, "color": to_hex(layer.color), "size": layer.size, **packed}
 
 
 def _pack_cameras(sample: Sample) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ def layer() -> Focus:
         foreground=torch.tensor([[1, 3, 3]]),
         grown=torch.tensor([[0, 3, 3], [0, 1, 2]]),
         shape=(4, 4),
+        stride=1,
     )
 
 
@@ -37,5 +38,5 @@ def test_foreground_covers_grown_covers_background() -> None:
 
 def test_nothing_at_all_is_a_picture_too() -> None:
     none = torch.zeros(0, 3, dtype=torch.int64)
-    empty = Focus("stage 1", none, none, none, (4, 4))
+    empty = Focus("stage 1", none, none, none, (4, 4), 1)
     assert draw_focus([empty], None, EXTENT, EXTENT, class_names=["car"]).ndim == 3

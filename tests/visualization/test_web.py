@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from sparse3d.structures import Sample
-from sparse3d.visualization import write_scene_html
+from sparse3d.visualization import PointLayer, write_scene_html
 from sparse3d.visualization.web import POINT_TYPE
 from tests.visualization.scenes import NAMES, box, predictions, truth
 
@@ -127,6 +127,15 @@ def test_anything_may_be_missing(path: Path, points: torch.Tensor | None, fields
     assert len(frame["pred"]["boxes"]) == len(fields.get("pred", truth()).boxes)
 
 
+def test_layers_come_back(path: Path) -> None:
+    layer = PointLayer("kept <voxels>", np.array([[1.0, 2, 3], [-40, 5, 0]]), "#ffd0a1", 0.4)
+    found, bare = scene_of(write(path, [sample(cloud(), layers=(layer,)), sample(cloud())]))["frames"]
+    [packed] = found["layers"]
+    assert (packed["name"], packed["color"], packed["size"], packed["count"]) == ("kept <voxels>", "#ffd0a1", 0.4, 2)
+    np.testing.assert_allclose(points_of(packed)["position"] * packed["step"], layer.points, atol=1e-3)
+    assert bare["layers"] == []
+
+
 def test_several_frames_in_order(path: Path) -> None:
     scene = scene_of(write(path, [sample(cloud(count)) for count in (3, 1, 2)]))
     assert [frame["count"] for frame in scene["frames"]] == [3, 1, 2]
@@ -184,7 +193,9 @@ def open_page(path: Path, profile: Path) -> str:
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_the_page_draws_in_a_browser(path: Path, tmp_path: Path) -> None:
     pred = predictions(box(6, 7, v=(8, 9)), box(1, 1), scores=[0.75, 0.05])
-    write(path, [sample(cloud(1234), gt=truth(box(1, 2)), pred=pred), sample()], (NASTY, *NAMES[1:]), title=NASTY)
+    layer = PointLayer(NASTY, np.array([[0.0, 4, 0]] * 3), "#00ff00", 2.0)  # before the view from obliquely above
+    first = sample(cloud(1234), gt=truth(box(1, 2)), pred=pred, layers=(layer,))
+    write(path, [first, sample()], (NASTY, *NAMES[1:]), title=NASTY)
     checks = """
     <script>
     const texts = (...names) => names.map((name) => element(name).textContent);
@@ -193,10 +204,21 @@ def test_the_page_draws_in_a_browser(path: Path, tmp_path: Path) -> None:
     renderer.draw(orbit.matrix(renderer.aspect), { mode: "height", size: 0.1, heights: scene.heights });
     gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
     const bright = pixels.filter((value, place) => place % 4 === 0 && value > 60).length > 100;
+    const green = () => {
+      renderer.draw(orbit.matrix(renderer.aspect), { mode: "none", size: 0.1, heights: scene.heights });
+      gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
+      return pixels.filter((value, place) => place % 4 === 1 && value > 250 && pixels[place - 1] === 0).length > 50;
+    };
+    const [row] = element("layers").children, layer = [green(), row.textContent.endsWith("3")];
+    row.querySelector("input").click();
+    layer.push(green());
+    row.querySelector("input").click();
+    layer.push(green());
     showFrame(1);
+    layer.push(green());
     const [empty] = texts("facts"), classes = element("classes").children.length;
     const hit = enterBox([10, 0, 0, 4, 2, 2, Math.PI / 2, 0, 0], [0, 0, 0], [1, 0, 0], 0);
-    document.title = JSON.stringify({ seen, bright, error: gl.getError(), empty, hit, classes });
+    document.title = JSON.stringify({ seen, bright, layer, error: gl.getError(), empty, hit, classes });
     </script></body>"""
     page = path.read_text(encoding="utf-8")
     path.write_text(page.replace("</body>", checks), encoding="utf-8")
@@ -205,6 +227,7 @@ def test_the_page_draws_in_a_browser(path: Path, tmp_path: Path) -> None:
     assert json.loads(title) == {
         "seen": ["1,234 points", "1 of 2", "1 of 1"],
         "bright": True,
+        "layer": [True, True, False, True, False],  # on, its count, off, on, a frame without it
         "error": 0,
         "empty": "0 points",
         "hit": 9.0,  # the box stands across: its width of 2 m lies along the ray

@@ -3,13 +3,14 @@
 const POINT_BYTES = 8; // int16 x, y, z in steps; uint8 intensity, uint8 time
 const LINE_FLOATS = 12; // start xyz, end xyz, colour rgba, width, dash (pixels; dash 0: solid)
 const FACE_FLOATS = 7; // xyz, colour rgba
-const MODES = ["height", "intensity", "time"];
+const MODES = ["height", "intensity", "time"]; // how points are coloured; layers have a colour of their own
 
 const POINT_SHADER = `#version 300 es
 uniform mat4 u_matrix;
 uniform float u_step, u_scale, u_dot;
 uniform vec2 u_heights;
-uniform int u_mode;
+uniform vec3 u_color;
+uniform int u_mode; // -1: u_color
 uniform sampler2D u_maps;
 layout(location = 0) in vec3 a_position;
 layout(location = 1) in vec2 a_shade;
@@ -18,6 +19,10 @@ void main() {
   vec3 position = a_position * u_step;
   gl_Position = u_matrix * vec4(position, 1.0);
   gl_PointSize = clamp(u_scale / gl_Position.w, u_dot, 12.0 * u_dot);
+  if (u_mode < 0) {
+    v_color = u_color;
+    return;
+  }
   float height = (position.z - u_heights.x) / max(u_heights.y - u_heights.x, 1e-6);
   float level = u_mode == 0 ? clamp(height, 0.0, 1.0) : u_mode == 1 ? a_shade.x : a_shade.y;
   v_color = texture(u_maps, vec2((level * 255.0 + 0.5) / 256.0, (float(u_mode) + 0.5) / 3.0)).rgb;
@@ -128,7 +133,8 @@ class Renderer {
       faces: buildProgram(gl, FACE_SHADER, FACE_PIXEL),
     };
     const float = (location, size, offset) => [location, size, gl.FLOAT, false, 4 * offset];
-    this.points = buildArray(gl, POINT_BYTES, [[0, 3, gl.SHORT, false, 0], [1, 2, gl.UNSIGNED_BYTE, true, 6]], 0);
+    this.points = this.buildPoints();
+    this.layers = [];
     this.faces = buildArray(gl, 4 * FACE_FLOATS, [float(0, 3, 0), float(1, 4, 3)], 0);
     const fields = [float(1, 3, 0), float(2, 3, 3), float(3, 4, 6), float(4, 2, 10)];
     this.lines = buildArray(gl, 4 * LINE_FLOATS, fields, 1);
@@ -159,9 +165,24 @@ class Renderer {
     target.count = count;
   }
 
+  buildPoints() {
+    const gl = this.gl;
+    return buildArray(gl, POINT_BYTES, [[0, 3, gl.SHORT, false, 0], [1, 2, gl.UNSIGNED_BYTE, true, 6]], 0);
+  }
+
   setPoints(bytes, step) {
-    this.step = step;
+    this.points.step = step;
     this.upload(this.points, bytes, bytes.length / POINT_BYTES);
+  }
+
+  // Layers { bytes, step, color: [r, g, b], size in metres }; their arrays are used again.
+  setLayers(layers) {
+    while (this.layers.length < layers.length) this.layers.push(this.buildPoints());
+    this.layers.forEach((target, place) => {
+      const { bytes, ...style } = layers[place] ?? { bytes: new Uint8Array() };
+      Object.assign(target, style);
+      this.upload(target, bytes, bytes.length / POINT_BYTES);
+    });
   }
 
   setLines(lines) {
@@ -185,7 +206,11 @@ class Renderer {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     gl.viewport(0, 0, width, height);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-    if (mode !== "none") this.drawPoints(matrix, mode, size * height / (2 * Math.tan(FIELD_OF_VIEW / 2)), heights);
+    const scale = height / (2 * Math.tan(FIELD_OF_VIEW / 2)); // pixels of a metre at a depth of one
+    if (mode !== "none") this.drawPoints(this.points, matrix, { mode: MODES.indexOf(mode), scale: size * scale, heights });
+    for (const layer of this.layers) {
+      if (layer.count) this.drawPoints(layer, matrix, { mode: -1, scale: layer.size * scale, color: layer.color });
+    }
     gl.enable(gl.BLEND);
     gl.depthMask(false);
     this.use("faces", this.faces, matrix);
@@ -197,14 +222,15 @@ class Renderer {
     gl.disable(gl.BLEND);
   }
 
-  drawPoints(matrix, mode, scale, heights) {
-    const gl = this.gl, at = this.use("points", this.points, matrix);
-    gl.uniform1f(at("u_step"), this.step);
+  drawPoints(target, matrix, { mode, scale, heights = [0, 1], color = [1, 1, 1] }) {
+    const gl = this.gl, at = this.use("points", target, matrix);
+    gl.uniform1f(at("u_step"), target.step);
     gl.uniform1f(at("u_scale"), scale);
     gl.uniform1f(at("u_dot"), 1.4 * devicePixelRatio);
     gl.uniform2f(at("u_heights"), ...heights);
-    gl.uniform1i(at("u_mode"), MODES.indexOf(mode));
-    gl.drawArrays(gl.POINTS, 0, this.points.count);
+    gl.uniform3f(at("u_color"), ...color);
+    gl.uniform1i(at("u_mode"), mode);
+    gl.drawArrays(gl.POINTS, 0, target.count);
   }
 
   use(name, target, matrix) {

@@ -12,7 +12,7 @@ const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCod
 const colorOf = (hex) => [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16) / 255);
 const maps = Object.fromEntries(Object.entries(scene.maps).map(([name, text]) => [name, bytesOf(text)]));
 const classColors = scene.classes.map(({ color }) => colorOf(color));
-const state = { frame: 0, mode: "height", size: 0.09, pred: true, gt: true, velocity: true, score: scene.score, hidden: new Set(), hover: [] };
+const state = { frame: 0, mode: "height", size: 0.09, pred: true, gt: true, velocity: true, score: scene.score, hidden: new Set(), hiddenLayers: new Set(), hover: [] };
 
 let renderer, orbit, strip, player = null, waiting = false;
 
@@ -22,6 +22,7 @@ function start() {
   strip = new CameraStrip(element("cameras"));
   orbit.attach(element("view"));
   buildClasses();
+  buildLayers();
   buildRings();
   connectControls();
   showMode();
@@ -50,7 +51,19 @@ function showFrame(index) {
   element("frame").value = state.frame;
   element("frame-name").textContent = `${state.frame + 1} / ${scene.frames.length}   ${frame.name}`;
   strip.show(frame.cameras, showBoxes);
+  showLayers();
   showBoxes();
+}
+
+function showLayers() {
+  const { layers } = scene.frames[state.frame];
+  const shown = layers.filter(({ name }) => !state.hiddenLayers.has(name));
+  renderer.setLayers(shown.map(({ points, step, color, size }) => ({ bytes: bytesOf(points), step, color: colorOf(color), size })));
+  for (const row of element("layers").children) {
+    const found = layers.find(({ name }) => name === row.dataset.name);
+    row.querySelector("output").textContent = (found ? found.count : 0).toLocaleString("en");
+  }
+  redraw();
 }
 
 // Ground truth and predictions that the controls let through: { kind, box, label, score }.
@@ -184,6 +197,27 @@ function buildClasses() {
     });
     element("classes").append(button);
   });
+}
+
+// A row for each layer of any frame.
+function buildLayers() {
+  const layers = new Map(scene.frames.flatMap((frame) => frame.layers.map((layer) => [layer.name, layer])));
+  element("layers-title").hidden = layers.size === 0;
+  for (const { name, color } of layers.values()) {
+    const row = document.createElement("label"), box = document.createElement("input");
+    const swatch = document.createElement("i"), text = document.createElement("span");
+    row.className = "row";
+    row.dataset.name = text.textContent = name;
+    Object.assign(box, { type: "checkbox", checked: true });
+    swatch.style.background = color;
+    box.addEventListener("change", () => {
+      if (box.checked) state.hiddenLayers.delete(name);
+      else state.hiddenLayers.add(name);
+      showLayers();
+    });
+    row.append(box, swatch, text, document.createElement("output"));
+    element("layers").append(row);
+  }
 }
 
 function showCounts(found, truth) {
