@@ -1,10 +1,13 @@
-"""Prepare a data set: write its index, cut out its objects for ground-truth paste, or write the synthetic data set.
+"""Prepare a data set: write its index, cut out its objects for ground-truth paste, write the synthetic data set, or
+exchange an index with mmdetection3d.
 
 python tools/create_data.py nuscenes --root data/nuscenes --version v1.0-trainval
 python tools/create_data.py waymo --root data/waymo --points float16
 python tools/create_data.py objects --root data/nuscenes --index sparse3d_train.arrow
 python tools/create_data.py synthetic --root data/synthetic --scenes 40 --val-scenes 10 --frames 6
 python tools/create_data.py synthetic-waymo --root data/synthetic_waymo --scenes 20 --val-scenes 5 --frames 10
+python tools/create_data.py to-mmdet3d --root data/nuscenes --index sparse3d_train.arrow --out nuscenes_infos_train.pkl
+python tools/create_data.py from-mmdet3d --root data/nuscenes --infos nuscenes_infos_train.pkl --out train.arrow
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 from pathlib import Path
 
 from sparse3d.datasets.create import create_nuscenes_index
+from sparse3d.datasets.create_infos import index_to_infos, infos_to_index
 from sparse3d.datasets.create_objects import create_object_database
 from sparse3d.datasets.create_waymo import IMAGE_FORMS, POINT_FORMS, create_waymo_index
 from sparse3d.datasets.synthetic import write_synthetic, write_synthetic_waymo
@@ -27,6 +31,8 @@ def parse_arguments() -> argparse.Namespace:
     _add_objects(commands.add_parser("objects", help="write the object database that ground-truth paste draws from"))
     _add_synthetic(commands.add_parser("synthetic", help="write the procedural driving world in nuScenes' format"))
     _add_synthetic_waymo(commands.add_parser("synthetic-waymo", help="write the same world in Waymo's format (v2)"))
+    _add_to_mmdet3d(commands.add_parser("to-mmdet3d", help="write an index of nuScenes as an info file"))
+    _add_from_mmdet3d(commands.add_parser("from-mmdet3d", help="write an info file of mmdetection3d as an index"))
     return parser.parse_args()
 
 
@@ -154,6 +160,20 @@ def _synthetic_waymo(arguments: argparse.Namespace) -> None:
         force=arguments.force,
     )
     create_waymo_index(arguments.root, points=arguments.points, workers=arguments.workers)
+
+
+def _add_to_mmdet3d(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds the index, samples/ and sweeps/")
+    parser.add_argument("--index", type=Path, required=True, help="the index, relative to the root")
+    parser.add_argument("--out", type=Path, required=True, help="info file to write (.pkl), relative to the root")
+    parser.set_defaults(run=lambda arguments: print(index_to_infos(arguments.root, arguments.index, arguments.out)))
+
+
+def _add_from_mmdet3d(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds samples/ and sweeps/")
+    parser.add_argument("--infos", type=Path, required=True, help="info file of v1.1 (.pkl), relative to the root")
+    parser.add_argument("--out", type=Path, required=True, help="index to write (.arrow), relative to the root")
+    parser.set_defaults(run=lambda arguments: print(infos_to_index(arguments.root, arguments.infos, arguments.out)))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from .frame_dataset import FrameDataset, SampleError
 from .index import FrameIndex, write_index
 from .infos import read_mmdet3d_infos
+from .infos_writing import write_mmdet3d_infos
 from .nuscenes import NuScenesDataset
 from .object_database import ObjectDatabase
 from .sampling import DefaultSampler, Draw, InfiniteSampler
@@ -23,4 +24,5 @@ __all__ = [
     "read_mmdet3d_infos",
     "skipped_samples",
     "write_index",
+    "write_mmdet3d_infos",
 ]

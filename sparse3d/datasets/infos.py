@@ -1,9 +1,9 @@
 """mmdetection3d's info files (v1.1) as `Frame`s.
 
-What the files lack is derived or stated as unknown: a camera's ego pose follows from `lidar2cam`; scene, tokens,
-attributes and raw categories are not recorded (a category is the name of its class, or "other"); image sizes are
-nuScenes' 1600 x 900 unless the file gives them. Boxes keep the geometric centre that the files hold. Matrices have
-float32 precision.
+What the files lack is derived or stated as unknown: a camera's ego pose follows from `lidar2cam`; tokens of objects
+are not recorded; scenes, attributes and raw categories are in files of `infos_writing.py` alone (elsewhere a category
+is the name of its class, or "other"); image sizes are nuScenes' 1600 x 900 unless the file gives them. Boxes keep the
+geometric centre that the files hold. The converter's matrices have float32 precision.
 
     lidar2key of a sweep = inverse of its `lidar2sensor`: p_key = R^T (p_sweep - t)
 
@@ -28,6 +28,7 @@ from .waymo_infos import waymo_info_frames
 
 INFO_VERSION = "1.1"
 OTHER = "other"
+UNANNOTATED = "v1.0-test"  # its objects are secret, which files do not tell from there being none
 WAYMO = "waymo"  # metainfo of files with another layout, see `waymo_infos.py`
 IMAGE_SIZE = (1600, 900)  # width, height
 
@@ -52,18 +53,34 @@ def read_mmdet3d_infos(path: str | os.PathLike, data_root: str | os.PathLike) ->
         UnsafePickleError: if the pickle holds something other than plain data.
         ValueError: if it is damaged, or no info file of v1.1.
     """
+    return info_frames(path, load_mmdet3d_infos(path), data_root)
+
+
+def load_mmdet3d_infos(path: str | os.PathLike) -> dict[str, Any]:
+    """Return what an info file holds, ``metainfo`` and ``data_list``; only plain data is unpickled.
+
+    Raises: as ``read_mmdet3d_infos``, whose first half this is.
+    """
     contents = load_plain_pickle(path)
     if not isinstance(contents, dict) or not {"metainfo", "data_list"} <= set(contents):
         raise ValueError(
             f"{path}: no info file of mmdetection3d v1.1 (a dict with metainfo and data_list); "
             "older ones are converted by mmdetection3d's tools/dataset_converters/update_infos_to_v2.py"
         )
-    if contents["metainfo"].get("dataset") == WAYMO:
-        return _waymo_frames(path, contents["data_list"], Path(data_root))
-    _check_version(path, contents["metainfo"])
-    names = _class_names(path, contents["metainfo"])
-    path_of = _layout(Path(path), Path(data_root), contents["data_list"])
-    return [_entry_frame(path, number, entry, names, path_of) for number, entry in enumerate(contents["data_list"])]
+    return contents
+
+
+def info_frames(path: str | os.PathLike, contents: Mapping[str, Any], data_root: str | os.PathLike) -> list[Frame]:
+    """Return the frames of what ``load_mmdet3d_infos`` returned; arguments and errors as of ``read_mmdet3d_infos``."""
+    metainfo, entries = contents["metainfo"], contents["data_list"]
+    if metainfo.get("dataset") == WAYMO:
+        return _waymo_frames(path, entries, Path(data_root))
+    _check_version(path, metainfo)
+    names = _class_names(path, metainfo)
+    if metainfo.get("version") == UNANNOTATED:
+        entries = [{key: value for key, value in entry.items() if key != "instances"} for entry in entries]
+    path_of = _layout(Path(path), Path(data_root), entries)
+    return [_entry_frame(path, number, entry, names, path_of) for number, entry in enumerate(entries)]
 
 
 def _waymo_frames(path: str | os.PathLike, entries: Sequence[Mapping[str, Any]], data_root: Path) -> list[Frame]:
@@ -79,19 +96,22 @@ def _check_version(path: str | os.PathLike, metainfo: Mapping[str, Any]) -> None
         warnings.warn(
             f"{path} does not state its info_version; its boxes are taken for those of v1.1 (l, w, h, yaw "
             "counter-clockwise from +x), but files of that kind exist whose boxes follow an older convention",
-            stacklevel=3,
+            stacklevel=4,
         )
     elif str(version) != INFO_VERSION:
         raise ValueError(f"{path}: info_version {version}, expected {INFO_VERSION}")
 
 
 def _class_names(path: str | os.PathLike, metainfo: Mapping[str, Any]) -> dict[int, str]:
-    """Return label -> class name; early files list the classes in order, later ones map names to labels."""
+    """Return label -> class name; early files list the classes in order, later ones map names to labels.
+
+    All names that take no part in detection share the label -1, so that none of them can be told from it.
+    """
     categories = metainfo.get("categories", metainfo.get("CLASSES"))
     if categories is None:
         raise ValueError(f"{path}: metainfo names no categories")
     if isinstance(categories, Mapping):
-        return {int(label): name for name, label in categories.items()}
+        return {int(label): name for name, label in categories.items() if label >= 0}
     return dict(enumerate(categories))
 
 
@@ -131,7 +151,7 @@ def _frame(entry: Mapping[str, Any], names: Mapping[int, str], path_of: PathOf) 
     num_features = int(lidar["num_pts_feats"])
     return Frame(
         token=entry["token"],
-        scene="",
+        scene=entry.get("scene", ""),
         timestamp=timestamp,
         lidar=LidarScan(path_of("samples", LIDAR_CHANNEL, lidar["lidar_path"]), timestamp, np.eye(4), num_features),
         sweeps=tuple(_sweep(sweep, lidar2global, num_features, path_of) for sweep in entry.get("lidar_sweeps", ())),
@@ -193,8 +213,10 @@ def _annotations(
     return Annotations(
         tokens=unknown,
         instances=unknown,
-        categories=tuple(names.get(int(instance["bbox_label_3d"]), OTHER) for instance in instances),
-        attributes=unknown,
+        categories=tuple(
+            instance.get("category") or names.get(int(instance["bbox_label_3d"]), OTHER) for instance in instances
+        ),
+        attributes=tuple(instance.get("attribute", "") for instance in instances),
         boxes=np.concatenate([boxes, velocities], axis=1),
         num_lidar_points=np.array([instance["num_lidar_pts"] for instance in instances], dtype=np.int64),
         num_radar_points=np.array([instance["num_radar_pts"] for instance in instances], dtype=np.int64),

@@ -21,8 +21,8 @@ from typing import Any, TextIO
 import numpy as np
 
 from ..datasets.nuscenes_schema import ATTRIBUTES, DETECTION_CLASSES
+from ..whole_file import writing_whole
 from .nuscenes_boxes import MAX_BOXES_PER_SAMPLE, NO_ATTRIBUTE, Detections, check_box_counts, check_detections
-from .whole_file import writing_whole
 
 MODALITY_KEYS = ("use_camera", "use_lidar", "use_radar", "use_map", "use_external")
 NO_MODALITY = MappingProxyType(dict.fromkeys(MODALITY_KEYS, False))

@@ -27,9 +27,9 @@ import numpy as np
 from ..datasets.protobuf_wire import write_data, write_double, write_float, write_integer
 from ..structures import Frame
 from ..structures.skeleton import KEYPOINT_TYPES
+from ..whole_file import writing_whole
 from .keypoints_boxes import KeypointTable, check_keypoints
 from .waymo_boxes import WaymoDetections, check_detections
-from .whole_file import writing_whole
 
 MESSAGE, ARCHIVE = ".bin", ".tar.gz"
 DETECTION_3D, CAMERA_ONLY_DETECTION_3D = 2, 6  # tasks

@@ -1,4 +1,4 @@
-"""Result files are complete under their name, or not there."""
+"""Files that are complete under their name, or not there."""
 
 from __future__ import annotations
 
