@@ -1,7 +1,7 @@
 """Detector: a config and weights, called on scans, files, images and samples.
 
+    Detector("pillar_demo")("configs/demo/scan.npy").above(0.3).to_json()
     detector = Detector("dsvt_pillar_nuscenes", "dsvt.safetensors")
-    detector("scan.pcd.bin").above(0.3).to_json()
 
 What is given goes through the test pipeline of the config, so a frame of a data set gives what testing gives. Where the
 data are in memory or in a file of their own, the pipeline's loaders are left out and the rest of it is the same.
@@ -35,7 +35,7 @@ from .results import NamedDetections
 from .scan_stream import ScanStream
 from .streaming import FrameStream
 from .structures import Cameras, Frame, LidarScan, Sample
-from .zoo import find_config
+from .zoo import find_config, find_weights
 
 Input: TypeAlias = "np.ndarray | Tensor | str | os.PathLike | Frame | Sample"
 LOADER = "Load"  # loaders are called so, and come first in a pipeline
@@ -46,13 +46,14 @@ class Detector:
 
     Args:
         config: a name of the zoo (``tools/zoo.py`` lists them) or the path of a config file.
-        weights: a checkpoint, released weights, or a work directory for its newest checkpoint. Official checkpoints of
-            the authors are converted first (``tools/convert_checkpoint.py``).
+        weights: a checkpoint, released weights, or a work directory for its newest checkpoint; None for those that
+            come with the model (``pillar_demo``). Official checkpoints of the authors are converted first
+            (``tools/convert_checkpoint.py``).
         device: where to run; by default a GPU if there is one.
         options: overrides of the config, e.g. ``{"model.head.decoder.score_threshold": 0.3}``.
 
     Raises:
-        FileNotFoundError: if there is no such config.
+        FileNotFoundError: if there is no such config, or no weights come with it and none are given.
         CheckpointError: if the weights are missing, damaged, or hold objects.
         ValueError: if the weights do not fit the model; every entry that does not is listed.
     """
@@ -60,7 +61,7 @@ class Detector:
     def __init__(
         self,
         config: str | Path,
-        weights: str | Path,
+        weights: str | Path | None = None,
         device: str | torch.device | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -68,7 +69,7 @@ class Detector:
         init_default_scope(self.config.default_scope)
         self.class_names: tuple[str, ...] = tuple(self.config.class_names)
         self.model = MODELS.build(self.config.model)
-        load_converted(self.model, _read_weights(Path(weights)))
+        load_converted(self.model, _read_weights(find_weights(config) if weights is None else Path(weights)))
         self.model = self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self.preparation = Preparation(self.config)
 

@@ -35,6 +35,7 @@ class Model:
         metadata: epochs, batch size, parameters and the like; the collection's where the model says nothing.
         published: figures of the authors, one entry a task and data set.
         paper: address of the paper.
+        weights: released weights that come with the package, or None.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Model:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     published: Sequence[Mapping[str, Any]] = ()
     paper: str = ""
+    weights: Path | None = None
 
     @property
     def folder(self) -> str:
@@ -98,15 +100,17 @@ def read_metafile(path: Path) -> Iterator[Model]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         collections = {each["Name"]: each for each in content["Collections"]}
+        root = path.parent.parent.parent
         for each in content["Models"]:
             collection = collections[each["In Collection"]]
             yield Model(
                 name=each["Name"],
-                config=path.parent.parent.parent / each["Config"],
+                config=root / each["Config"],
                 collection=collection["Name"],
                 metadata={**collection.get("Metadata", {}), **each.get("Metadata", {})},
                 published=tuple(each.get("Published", ())),
                 paper=collection["Paper"]["URL"],
+                weights=root / each["Weights"] if "Weights" in each else None,
             )
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: no readable metafile: {error!r}") from error
@@ -132,3 +136,22 @@ def find_config(name: str | Path) -> Path:
     near = get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = f"; near are {', '.join(near)}" if near else "; `python tools/zoo.py` lists them"
     raise FileNotFoundError(f"the zoo has no model {str(name)!r}{hint}")
+
+
+def find_weights(name: str | Path) -> Path:
+    """Return the weights that the zoo has for a config.
+
+    Args:
+        name: as for ``find_config``.
+
+    Raises:
+        FileNotFoundError: if there is no such config, or no weights come with it.
+    """
+    config = find_config(name).resolve()
+    for model in models():
+        if model.config.resolve() == config and model.weights is not None:
+            return model.weights
+    raise FileNotFoundError(
+        f"the zoo has no weights for {str(name)!r}; give those of a training, or of the authors, brought to ours by "
+        "tools/convert_checkpoint.py"
+    )

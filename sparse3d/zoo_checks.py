@@ -47,6 +47,8 @@ def check_files(folder: Path) -> Iterator[str]:
             yield f"{model.name}: there is no {model.config}"
         if model.config.stem != model.name:
             yield f"{model.name}: its config is called {model.config.stem}"
+        if model.weights is not None and not model.weights.is_file():
+            yield f"{model.name}: there is no {model.weights}"
     for system in sorted({path.parent for path in config_files(folder)}):
         if not (system / "README.md").is_file():
             yield f"{system}: no README.md"

@@ -1,8 +1,8 @@
 """Detect objects in scans, camera rigs, or the frames of an index.
 
-    python tools/infer.py pillar_demo work_dirs/demo scan.pcd.bin
-    python tools/infer.py dsvt_pillar_nuscenes dsvt.safetensors scans/ --batch-size 4 --out found --html found.html
-    python tools/infer.py sparsebev_r50_nuimg_704x256 sparsebev.safetensors rig.json
+    python tools/infer.py pillar_demo configs/demo/scan.npy
+    python tools/infer.py dsvt_pillar_nuscenes scans/ --weights dsvt.safetensors --out found --html found.html
+    python tools/infer.py sparsebev_r50_nuimg_704x256 rig.json --weights sparsebev.safetensors
 
 An input is a point file (.bin, .pcd, .npy, .ply), a folder of them, an index (.arrow) or info file (.pkl), or a rig
 (.json): {camera: {"image": file, "intrinsic": 3x3, "lidar2cam": 4x4, "delay": seconds}}, and {"points": file} beside
@@ -40,8 +40,12 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="name of the zoo (tools/zoo.py lists them) or config file")
-    parser.add_argument("weights", type=Path, help="checkpoint, or a work directory for its newest one")
     parser.add_argument("inputs", type=Path, nargs="+", help="point files, folders, indexes or rigs, see above")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="checkpoint, or a work directory for its newest one (default: those that come with the model)",
+    )
     parser.add_argument("--data-root", type=Path, help="folder of an index's files (default: that of the index)")
     parser.add_argument("--score", type=float, default=0.1, help="leave out what scores less (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for one file an input")

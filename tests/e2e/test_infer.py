@@ -20,7 +20,7 @@ from tests.test_inference import CAMERA, CAMERA_OPTIONS, LIDAR, LIDAR_OPTIONS, S
 def weights(folder: Path, name: str, options: dict) -> list[str | Path]:
     path = folder / f"{name}.pth"
     torch.save({"state_dict": MODELS.build(load_config(find_config(name), options).model).state_dict()}, path)
-    return [name, path]
+    return [name, "--weights", path]
 
 
 def as_options(options: dict) -> list[str]:
