@@ -19,8 +19,8 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .datasets.history import nearest
+from .decoding.image_boxes import ImageDetections
 from .models import Detector3D, Features
-from .models.images.detections import ImageDetections
 from .structures import Cameras, Frame, Sample
 
 

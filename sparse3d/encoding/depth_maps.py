@@ -16,6 +16,7 @@ from torch import Tensor
 from .camera_geometry import CameraGeometry
 
 DEPTH_MEAN, DEPTH_VARIANCE = 14.41, 156.89  # metres, square metres
+FINEST_STRIDE = 4  # pixels of the image in a pixel of the finest image map, and of the depth maps that it is told
 
 
 def draw_depth_maps(

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from sparse3d.decoding.image_boxes import ImageDetections
 from sparse3d.encoding.cell_heights import CellHeights
 from sparse3d.structures import Cameras
 from sparse3d_ops.sparse import SparseTensor
-
-from .images.detections import ImageDetections
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparse3d.decoding.image_boxes import ImageDetections
+from sparse3d.encoding.roi_looks import CellLooks, RegionLooks, touched_cells
+from sparse3d.encoding.rois import RoIs, Views
 from sparse3d.models import Features, GroundTruth
-from sparse3d.models.heads.mv2d_memory import cell_memory, region_memory, touched_cells
-from sparse3d.models.heads.mv2d_rois import RoIs, Views
-from sparse3d.models.images.detections import ImageDetections
+from sparse3d.models.heads.mv2d_memory import cell_memory, region_memory
 from sparse3d.registry import MODELS
 from sparse3d.structures import Cameras, Sample
 
@@ -201,14 +202,15 @@ def test_a_query_sees_the_cells_of_related_regions_only() -> None:
     related = torch.eye(3, dtype=torch.bool)[None].clone()
     related[0, 0, 1] = True
     features = torch.arange(16.0).view(1, 2, 1, 2, 4)
-    memory = cell_memory(features, features + 100, rois, related, 8, 0)
+    looks = CellLooks.find(rois, related, (2, 2, 4), 8, 0)
+    memory = cell_memory(torch.cat([features, features + 100], dim=2), looks)
     assert memory.keys[0, :, 0].tolist() == [0, 4, 9, 10]
     assert (~memory.hidden[0]).int().tolist() == [[1, 0, 1, 1], [0, 0, 1, 1], [0, 1, 0, 0]]
     assert torch.equal(memory.positions, memory.keys + 100)
     assert (~memory.with_all(2).hidden[0, :2]).all()
 
     cells = torch.arange(3.0).view(1, 3, 1, 1, 1).expand(1, 3, 2, 2, 2)
-    memory = region_memory(cells, related)
+    memory = region_memory(cells, RegionLooks.find(related))
     assert memory.keys[:, :, 0].view(3, 2, 4)[:, 0, 0].tolist() == [0, 1, 2]  # the own region first
     assert memory.keys[0, 4:, 0].tolist() == [1] * 4
     assert (~memory.hidden[:, 0]).int().view(3, 2, 4)[:, :, 0].tolist() == [[1, 1], [1, 0], [1, 0]]
@@ -218,7 +220,7 @@ def test_velocity_is_the_way_between_the_frames_over_time() -> None:
     head = MODELS.build(head_config(**{**TWO_FRAMES, "denoising": None})).eval()
     codes = torch.ones(1, 1, 1, 10)
     for lag, expected in ((0.5, 2.0), (0.0, 1 / 1.245)):
-        speed = head._to_speed(codes, [rig(lag=lag)])[0, 0, 0]
+        speed = head.to_speed(codes, head.lags([rig(lag=lag)]))[0, 0, 0]
         assert speed[:8].tolist() == [1.0] * 8
         assert speed[8:].tolist() == pytest.approx([expected] * 2)
 

@@ -1,7 +1,7 @@
 """MV2D's head: boxes that a 2D detector found in the images become queries, and these become boxes in space.
 
-    boxes in images -> regions (`mv2d_rois`) -> points in space (`mv2d_queries`) -> queries
-    related regions (`mv2d_correlation`), positions of pixels (`mv2d_position`) -> keys of each query (`mv2d_memory`)
+    boxes in images -> regions (`encoding/rois.py`) -> points in space (`mv2d_queries`) -> queries
+    related regions (`encoding/related_rois.py`), positions of pixels (`mv2d_position`) -> keys (`mv2d_memory`)
     queries, keys -> decoder (`mv2d_decoder`) -> classes and boxes
 
 There are as many queries as there are boxes in the images; samples of a batch may differ in that.
@@ -22,6 +22,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from sparse3d.decoding.sparsebev import TopKDecoder, encode_boxes, inverse_sigmoid
+from sparse3d.encoding.related_rois import related_rois
+from sparse3d.encoding.roi_looks import CellLooks, RegionLooks
+from sparse3d.encoding.rois import RoIs, Views, frame_lags
+from sparse3d.encoding.sine import sine_embedding
 from sparse3d.registry import MODELS
 from sparse3d.structures import Cameras, Grid, Sample
 from sparse3d_ops import roi_align
@@ -29,18 +33,15 @@ from sparse3d_ops import roi_align
 from ..features import Features
 from ..images.fpn import FPN
 from ..layers.precision import full_precision
-from ..layers.sine import sine_embedding
 from ..losses import code_l1_loss, query_focal_loss
 from ..targets.denoising import DenoisingQueries, Noise
 from ..targets.ground_truth import GroundTruth
 from ..targets.mv2d_targets import COST_WEIGHTS, match_queries
 from ..targets.sparsebev_targets import SparseBEVTargetAssigner
-from .mv2d_correlation import related_rois
 from .mv2d_decoder import Branches, MV2DDecoderLayer
 from .mv2d_memory import Memory, cell_memory, region_memory
 from .mv2d_position import PositionEncoding
 from .mv2d_queries import QueryGenerator, lift
-from .mv2d_rois import RoIs, Views
 
 CELLS = 7  # of a region, along each side
 CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.5, 1.5, 2.0, 2.0)
@@ -49,8 +50,6 @@ LAYER_WEIGHT = 0.1  # of the losses of each layer
 DENOISING = {"num_groups": 0, "center_noise": 1.25, "farthest": 0.6, "background_boxes": True}
 NEAR_EDGE = 1e-4  # parts of the range that noisy references are kept away from its bounds
 KEYS = ("regions", "cells")
-NO_LAG = 1e-5  # seconds
-STAND_IN_LAG = 15 * 0.083  # seconds that an image counts as old where it stands in for one that is not there
 
 
 @dataclass(frozen=True)
@@ -176,30 +175,42 @@ class MV2DHead(BaseModule):
         denoising: DenoisingQueries | None = None,
     ) -> MV2DOutput:
         """Return ``forward`` for regions of the neck's map."""
-        positions = self.position_encoding(x, views)
-        cells = self._pool(torch.cat([x, positions], dim=2), rois)
-        references = self.place(cells[:, :, : self.channels], views, rois)
-        memory = self.look_up(x, positions, cells, views, rois)
+        maps = torch.cat([x, self.position_encoding(x, views)], dim=2)
+        regions = self._pool(maps, rois)
+        references = self.place(regions, *rois.describe(views, CELLS))
+        memory = self.look_up(maps, regions, self.looks(views, rois, maps.shape[3:]))
         hidden = None if bool(rois.valid.all()) else _hide_empty_slots(rois.valid)
         if denoising is not None:
             references, memory, hidden = self._prepend(denoising, references, memory, rois.valid)
-        logits, codes = self._refine(references, memory, hidden)
-        return MV2DOutput(logits, self._to_speed(codes, cameras), rois.valid)
+        logits, codes = self.refine(references, memory, hidden)
+        return MV2DOutput(logits, self.to_speed(codes, self.lags(cameras)), rois.valid)
 
-    def place(self, cells: Tensor, views: Views, rois: RoIs) -> Tensor:
-        """Return the points ``[B, Q, 3]`` of the queries, as parts of the range, of cells ``[B, Q, C, P, P]``."""
-        cameras = rois.cameras(views, CELLS)
-        known = rois.camera_features(cameras).flatten(0, 1)
-        centers = self.query_generator(cells.flatten(0, 1), known).unflatten(0, cells.shape[:2])
-        points = lift(centers, cameras @ rois.pick(views.lidar2cam))
-        return self._to_parts(points)
+    def place(
+        self,
+        regions: Tensor,  # [B, Q, 2 C, P, P]
+        known: Tensor,  # [B, Q, 16]
+        to_lidar: Tensor,  # [B, Q, 4, 4]
+    ) -> Tensor:  # [B, Q, 3]
+        """Return the points of the queries, as parts of the range, of what regions show; see ``RoIs.describe``."""
+        shown = regions[:, :, : self.channels]
+        centers = self.query_generator(shown.flatten(0, 1), known.flatten(0, 1)).unflatten(0, shown.shape[:2])
+        return self._to_parts(lift(centers, to_lidar))
 
-    def look_up(self, x: Tensor, positions: Tensor, cells: Tensor, views: Views, rois: RoIs) -> Memory:
-        """Return what the queries look at."""
+    def looks(self, views: Views, rois: RoIs, shape: Sequence[int]) -> RegionLooks | CellLooks:
+        """Return where queries look, in maps of a ``shape`` ``(h, w)``."""
         related = related_rois(rois, views, self.top_k)
         if self.by_cells:
-            return cell_memory(x, positions, rois, related, self.stride, self.margin)
-        return region_memory(cells, related)
+            return CellLooks.find(rois, related, (views.seeing.shape[1], *shape), self.stride, self.margin)
+        return RegionLooks.find(related)
+
+    def look_up(
+        self,
+        maps: Tensor,  # [B, V, 2 C, h, w]
+        regions: Tensor,  # [B, Q, 2 C, P, P]
+        looks: RegionLooks | CellLooks,
+    ) -> Memory:
+        """Return what the queries look at, in the maps or in what regions show of them."""
+        return cell_memory(maps, looks) if isinstance(looks, CellLooks) else region_memory(regions, looks)
 
     def _pool(self, maps: Tensor, rois: RoIs) -> Tensor:
         """Return the cells ``[B, Q, C, P, P]`` of all regions in maps ``[B, V, C, h, w]``."""
@@ -220,7 +231,7 @@ class MV2DHead(BaseModule):
         hidden = _hide_empty_slots(torch.cat([filled, valid], dim=1)) | denoising.hidden(valid.shape[1])
         return references, memory.with_all(denoising.num_slots), hidden
 
-    def _refine(self, references: Tensor, memory: Memory, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+    def refine(self, references: Tensor, memory: Memory, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return class logits and loss codes of all layers, displacements in the place of velocities."""
         positions = self.query_embedding(self.embed(references))
         queries = torch.zeros_like(positions)
@@ -242,14 +253,19 @@ class MV2DHead(BaseModule):
         center = (code[..., [0, 1, 4]] + known).sigmoid() * (high - low) + low
         return torch.cat([center[..., :2], code[..., 2:4], center[..., 2:], code[..., 5:]], dim=-1)
 
-    def _to_speed(self, codes: Tensor, cameras: Sequence[Cameras]) -> Tensor:
-        """Divide displacements by the time between the two frames."""
-        if self.num_frames == 1:
+    def to_speed(
+        self,
+        codes: Tensor,  # [layers, B, Q, 10]
+        lags: Tensor | None,  # [B]
+    ) -> Tensor:
+        """Divide displacements by the time between the two frames, in seconds; None leaves velocities as they are."""
+        if lags is None:
             return codes
-        times = torch.stack([rig.timestamps for rig in cameras]).unflatten(1, (self.num_frames, -1)).mean(dim=2)
-        lags = (times[:, 0] - times[:, 1]).to(codes)
-        lags = lags.where(lags.abs() > NO_LAG, STAND_IN_LAG)
         return torch.cat([codes[..., :8], codes[..., 8:] / lags[:, None, None]], dim=-1)
+
+    def lags(self, cameras: Sequence[Cameras]) -> Tensor | None:
+        """Return the time ``[B]`` between the two frames in seconds, float32; None where there is one."""
+        return None if self.num_frames == 1 else frame_lags(cameras, self.num_frames).to(self.code_weights)
 
     def _check(self, features: Features) -> None:
         if features.images is None or features.detections is None:

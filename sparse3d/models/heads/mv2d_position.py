@@ -1,7 +1,8 @@
 """Positions of the pixels of feature maps, embedded: the ray that a pixel sees, gated by what it shows, and its place.
 
-    d_i = 1 + (x_max - 1) i (i + 1) / (D (D + 1))        depths along a ray, growing linearly
     position = MLP(logits of the ray's points in the range) · sigmoid(gate(features)) + MLP(sine(view, y, x))
+
+Rays and places: `encoding/pixel_rays.py`.
 
 Source: PETR (Liu et al., ECCV 2022), section 3.2; the gate after PETRv2 (Liu et al., ICCV 2023), section 3.4; MV2D
 (Wang et al., ICCV 2023), section 3.4.
@@ -11,17 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparse3d.decoding.sparsebev import inverse_sigmoid
-
-from ..layers.sine import sine_embedding
-from .mv2d_rois import Views
-
-NEAREST = 1.0  # metres, the first point of a ray
-EPS = 1e-6
+from sparse3d.encoding.pixel_rays import PixelRays
+from sparse3d.encoding.rois import Views
 
 
 class PositionEncoding(nn.Module):
@@ -36,7 +30,7 @@ class PositionEncoding(nn.Module):
 
     def __init__(self, channels: int, position_range: Sequence[float], stride: int = 16, num_depths: int = 64) -> None:
         super().__init__()
-        self.channels, self.position_range, self.stride, self.num_depths = channels, position_range, stride, num_depths
+        self.pixels = PixelRays(tuple(position_range), stride, num_depths, channels)
         self.rays = _two_layers(3 * num_depths, 4 * channels, channels)
         self.places = _two_layers(3 * channels // 2, 4 * channels, channels)
         self.gate = _two_layers(channels, channels, channels)
@@ -47,47 +41,20 @@ class PositionEncoding(nn.Module):
         views: Views,
     ) -> Tensor:  # [B, V, C, h, w]
         """Return the embedded positions of all pixels."""
-        shape = features.shape
-        rays = self.rays(self._rays(views, shape[3:]).to(features.dtype).flatten(0, 1))
-        places = self.places(self._places(views, shape[3:]).to(features.dtype).flatten(0, 1))
+        shape = features.shape[3:]
+        rays, places = (part(views, shape).to(features.dtype) for part in (self.pixels.rays, self.pixels.places))
+        return self.embed(features, rays, places)
+
+    def embed(
+        self,
+        features: Tensor,  # [B, V, C, h, w]
+        rays: Tensor,  # [B, V, 3 D, h, w]
+        places: Tensor,  # [B, V, 3 C / 2, h, w]
+    ) -> Tensor:  # [B, V, C, h, w]
+        """Return ``forward`` for the rays and places of the pixels."""
         gate = self.gate(features.flatten(0, 1)).sigmoid()
-        return (rays * gate + places).view(shape)
-
-    def _rays(self, views: Views, shape: Sequence[int]) -> Tensor:
-        """Return the logits of the points of each pixel's ray, ``[B, V, 3 D, h, w]`` float64, depth after depth."""
-        depths = self._depths(views.lidar2img)
-        v, u = (
-            (torch.arange(count, device=depths.device) + 0.5) * (side / count) - 0.5
-            for count, side in zip(shape, views.image_size, strict=True)
-        )
-        pixels = torch.stack(torch.meshgrid(u.to(depths), v.to(depths), indexing="xy"), dim=-1)  # [h, w, 2]
-        pixels = F.pad(pixels, (0, 1), value=1.0)[:, :, None] * depths[:, None]
-        points = F.pad(pixels, (0, 1), value=1.0).flatten(0, 2)  # [h w D, 4]
-        places = (points @ torch.linalg.inv(views.lidar2img).mT)[..., :3]
-        low, high = places.new_tensor(self.position_range).split(3)
-        logits = inverse_sigmoid((places - low) / (high - low))
-        return logits.view(*logits.shape[:2], *shape, -1).movedim(-1, 2)
-
-    def _depths(self, like: Tensor) -> Tensor:
-        number = torch.arange(self.num_depths, dtype=like.dtype, device=like.device)
-        step = (self.position_range[3] - NEAREST) / (self.num_depths * (self.num_depths + 1))
-        return NEAREST + step * number * (number + 1)
-
-    def _places(self, views: Views, shape: Sequence[int]) -> Tensor:
-        """Return the sine embedding of view, row and column, counted without padding, ``[B, V, 3 C / 2, h, w]``.
-
-        Counts are parts of the last one; rows and columns are counted in pixels of the image.
-        """
-        rows, columns = (torch.arange(count, device=views.sizes.device) * self.stride for count in shape)
-        height, width = views.sizes[..., None, None].unbind(dim=2)
-        shown = ((rows[:, None] < height) & (columns < width)).to(torch.float32)  # [B, V, h, w]
-        counts = [shown.cumsum(1), *((shown.cumsum(axis) - 0.5) * self.stride for axis in (2, 3))]
-        parts = [
-            count / (count.narrow(axis, count.shape[axis] - 1, 1) + EPS)
-            for axis, count in zip((1, 2, 3), counts, strict=True)
-        ]
-        embedded = [sine_embedding(part, self.channels // 2, interleaved=False) for part in parts]
-        return torch.cat(embedded, dim=-1).movedim(-1, 2)
+        embedded = self.rays(rays.flatten(0, 1)) * gate + self.places(places.flatten(0, 1))
+        return embedded.view(features.shape)
 
 
 def _two_layers(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:

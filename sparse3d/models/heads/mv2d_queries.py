@@ -50,10 +50,14 @@ class QueryGenerator(nn.Module):
 
 def lift(
     centers: Tensor,  # [..., 3]
-    lidar2cells: Tensor,  # [..., 4, 4]
+    to_lidar: Tensor,  # [..., 4, 4]
 ) -> Tensor:  # [..., 3]
-    """Return the points of the LiDAR frame that lie at ``(u, v)`` and depth d of cameras (float64)."""
-    back = torch.linalg.inv(lidar2cells).to(centers.dtype)
+    """Return the points of the LiDAR frame that lie at ``(u, v)`` and depth d of cameras.
+
+    Args:
+        centers: ``(u, v, d)``.
+        to_lidar: the inverse of what maps ``(x, y, z, 1)`` to ``(u d, v d, d, 1)``.
+    """
     depth = centers[..., 2:]
     image = torch.cat([centers[..., :2] * depth, depth, torch.ones_like(depth)], dim=-1)
-    return (back @ image[..., None])[..., :3, 0]
+    return (to_lidar @ image[..., None])[..., :3, 0]

@@ -28,6 +28,7 @@ from sparse3d.decoding.sparsefusion import CandidateHeat, SparseFusionDecoder
 from sparse3d.decoding.transfusion import Queries
 from sparse3d.encoding.camera_geometry import CameraGeometry
 from sparse3d.encoding.cell_heights import cell_middles
+from sparse3d.encoding.depth_maps import FINEST_STRIDE
 from sparse3d.encoding.seen_cells import SeenCells
 from sparse3d.registry import MODELS
 from sparse3d.structures import Grid, Sample
@@ -53,8 +54,6 @@ from .sparsefusion_output import SparseFusionOutput
 from .sparsefusion_semantic import SemanticTransfer
 from .sparsefusion_view import ViewTransformer, camera_numbers, lift
 from .transfusion_queries import find_peaks, select_queries
-
-FINEST_STRIDE = 4  # input pixels a pixel of the first image map
 
 
 @MODELS.register_module()

@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from sparse3d.checkpoints.detectors_2d import load_detector
+from sparse3d.decoding.image_boxes import ImageBoxes, ImageDetections, join
 from sparse3d.registry import MODELS
 from sparse3d.structures import Batch, Sample
 from sparse3d.structures.image_objects import objects_in_images
@@ -20,7 +21,7 @@ from sparse3d_ops import iou_2d
 from ..features import Features
 from ..targets.ground_truth import GroundTruth
 from .branch import ImageBranch
-from .detections import Detector2D, ImageBoxes, ImageDetections, join
+from .detector_2d import Detector2D
 
 MISSED_IOU = 0.4  # an object that no detection overlaps more is added to them in training
 MIN_SIDE = 8.0  # pixels, of what is added

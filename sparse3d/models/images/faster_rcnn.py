@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparse3d.decoding.image_boxes import DetectionFilter, ImageBoxes, ImageDetections
+from sparse3d.decoding.proposals import Proposals
 from sparse3d.registry import MODELS
 
 from ..targets.iou_targets import IoUAssigner, draw
 from .box_deltas import BoxDeltas
 from .box_pooling import pool_boxes
-from .detections import DetectionFilter, Detector2D, ImageBoxes, ImageDetections
-from .region_proposals import Proposals, RegionProposalNetwork
+from .detector_2d import Detector2D
+from .region_proposals import RegionProposalNetwork
 
 CELLS = 7  # of a box, along each side
 SAMPLES, POSITIVE_SHARE = 512, 0.25
@@ -96,7 +98,14 @@ class BoxHead(nn.Module):
         images: Tensor,  # [P]
     ) -> tuple[Tensor, Tensor]:
         """Return class logits ``[P, K + 1]``, background last, and changes ``[P, K, 4]``."""
-        x = pool_boxes(maps[:NUM_LEVELS], boxes, images, CELLS).flatten(1)
+        return self.judge(pool_boxes(maps[:NUM_LEVELS], boxes, images, CELLS))
+
+    def judge(
+        self,
+        cells: Tensor,  # [P, C, 7, 7]
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``forward`` for what the boxes show."""
+        x = cells.flatten(1)
         for layer in self.layers:
             x = F.relu(layer(x))
         return self.classes(x), self.deltas(x).unflatten(1, (self.num_classes, 4))
@@ -104,9 +113,18 @@ class BoxHead(nn.Module):
     def detect(self, maps: Sequence[Tensor], proposals: Proposals, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Return boxes ``[P, K, 4]``, cut to their image, and scores ``[P, K]`` of all proposals."""
         logits, deltas = self(maps, proposals.boxes, proposals.images)
-        own_sizes = sizes[proposals.images, None].to(proposals.boxes)
-        boxes = self.coder.decode(proposals.boxes[:, None], deltas.float(), own_sizes)
-        return boxes, logits.float().softmax(dim=1)[:, :-1]
+        return self.decode(logits, deltas, proposals.boxes, sizes[proposals.images])
+
+    def decode(
+        self,
+        logits: Tensor,  # [P, K + 1]
+        deltas: Tensor,  # [P, K, 4]
+        boxes: Tensor,  # [P, 4]
+        sizes: Tensor,  # [P, 2]
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``detect`` for what ``forward`` made of boxes in images of ``sizes`` (height, width)."""
+        moved = self.coder.decode(boxes[:, None], deltas.float(), sizes[:, None].to(boxes))
+        return moved, logits.float().softmax(dim=1)[:, :-1]
 
     def loss(self, maps: Sequence[Tensor], proposals: Proposals, objects: ImageBoxes) -> dict[str, Tensor]:
         """Return the losses of some proposals and the objects themselves."""

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse3d.encoding.camera_geometry import CameraGeometry
-from sparse3d.encoding.depth_maps import draw_depth_maps
+from sparse3d.encoding.depth_maps import FINEST_STRIDE, draw_depth_maps
 from sparse3d.registry import MODELS
 from sparse3d.structures import Batch, Sample
 
@@ -28,7 +28,6 @@ from ..layers.precision import full_precision
 from .branch import ImageBranch
 
 DEPTH_CHANNELS = 2
-FINEST_STRIDE = 4  # input pixels a pixel of the first level
 
 
 @MODELS.register_module()

@@ -8,38 +8,22 @@ Source: Faster R-CNN (Ren et al., NIPS 2015), section 3.1, on a pyramid as in FP
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparse3d_ops import nms_2d
+from sparse3d.decoding.image_boxes import ImageBoxes
+from sparse3d.decoding.proposals import ProposalFilter, Proposals
 
 from ..targets.iou_targets import IoUAssigner, draw
 from .box_deltas import BoxDeltas
-from .detections import ImageBoxes
 
 SCALE = 8
 RATIOS = (0.5, 1.0, 2.0)  # height / width
 STRIDE = 4  # of the finest level; each further one has twice the stride
 SAMPLES, POSITIVE_SHARE = 256, 0.5
 UNTRAINED_STD = 0.01
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """Boxes that may hold an object, image after image.
-
-    Args:
-        boxes: ``[P, 4]``.
-        images: ``[P]`` int64, ascending.
-        scores: ``[P]``, descending in each image.
-    """
-
-    boxes: Tensor
-    images: Tensor
-    scores: Tensor
 
 
 class RegionProposalNetwork(nn.Module):
@@ -60,7 +44,8 @@ class RegionProposalNetwork(nn.Module):
         nms_threshold: float = 0.7,
     ) -> None:
         super().__init__()
-        self.per_level, self.max_proposals, self.nms_threshold = per_level, max_proposals, nms_threshold
+        self.per_level = per_level
+        self.filter = ProposalFilter(max_proposals, nms_threshold)
         self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
         self.scores = nn.Conv2d(channels, len(RATIOS), 1)
         self.deltas = nn.Conv2d(channels, 4 * len(RATIOS), 1)
@@ -80,21 +65,20 @@ class RegionProposalNetwork(nn.Module):
         self, logits: Sequence[Tensor], deltas: Sequence[Tensor], sizes: Tensor, *, training: bool
     ) -> Proposals:
         """Return the best anchors of each image in their new shape, cut to the image (``sizes`` ``[N, 2]``)."""
-        count = len(sizes)
+        return self.filter(*self.best(logits, deltas, sizes, training=training))
+
+    def best(
+        self, logits: Sequence[Tensor], deltas: Sequence[Tensor], sizes: Tensor, *, training: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:  # [N, A, 4], [N, A], [A]
+        """Return the best anchors of each level in their new shape, their scores and levels, before suppression."""
         boxes, scores, levels = [], [], []
         for number, (own, shifts, anchors) in enumerate(zip(*_flatten(logits, deltas), strict=True)):
             best, rows = own.sigmoid().topk(min(self.per_level[0 if training else 1], own.shape[1]), dim=1)
             shifts = shifts.gather(1, rows[..., None].expand(-1, -1, 4))
             boxes.append(self.coder.decode(anchors[rows], shifts, sizes[:, None].to(shifts)))
             scores.append(best)
-            levels.append(torch.full_like(rows, number))
-        flat, score, level = (torch.cat(each, dim=1).flatten(0, 1) for each in (boxes, scores, levels))
-        image = torch.arange(count, device=flat.device).repeat_interleave(len(flat) // max(count, 1))
-        extended = ~(flat[:, 2:] <= flat[:, :2]).any(dim=1)  # NaN stays, and is refused below
-        flat, score, level, image = flat[extended], score[extended], level[extended], image[extended]
-        kept = nms_2d(flat, score, self.nms_threshold, labels=level, batch_index=image, max_output=self.max_proposals)
-        kept = kept[image[kept].argsort(stable=True)]
-        return Proposals(flat[kept], image[kept], score[kept])
+            levels.append(rows.new_full(rows.shape[1:], number))
+        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
 
     def loss(self, logits: Sequence[Tensor], deltas: Sequence[Tensor], objects: ImageBoxes) -> dict[str, Tensor]:
         """Return the losses of what ``forward`` made: which anchors hold an object, and its shape."""

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparse3d.decoding.image_boxes import ImageBoxes
 from sparse3d_ops import giou_2d, giou_2d_paired
 
 from ..losses import mean_count, query_focal_loss
 from ..targets.hungarian import focal_cost, l1_cost, match
-from .detections import ImageBoxes
 
 SCORINGS = ("sigmoid", "softmax")
 FOCAL_EPS = 1e-8

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from sparse3d.checkpoints import mv2d as names
 from sparse3d.checkpoints.convert import Rules
-from sparse3d.models.heads.mv2d_correlation import related_rois
+from sparse3d.decoding.image_boxes import ImageDetections
+from sparse3d.encoding.related_rois import related_rois
+from sparse3d.encoding.roi_looks import touched_cells
+from sparse3d.encoding.rois import RoIs, Views
 from sparse3d.models.heads.mv2d_decoder import MV2DDecoderLayer
 from sparse3d.models.heads.mv2d_head import MV2DHead, MV2DOutput
-from sparse3d.models.heads.mv2d_memory import Memory, touched_cells
+from sparse3d.models.heads.mv2d_memory import Memory
 from sparse3d.models.heads.mv2d_position import PositionEncoding
 from sparse3d.models.heads.mv2d_queries import QueryGenerator, lift
-from sparse3d.models.heads.mv2d_rois import RoIs, Views
-from sparse3d.models.images.detections import ImageDetections
 from sparse3d.models.targets.ground_truth import GroundTruth
 from sparse3d.structures import Boxes3D, Cameras
 from sparse3d_ops import roi_align
@@ -120,7 +121,7 @@ def check_query_generator(case: Case) -> None:
     generator.encoder.register_forward_hook(lambda module, given, output: encoded.append(output))
     features = inputs["roi_feats"].requires_grad_()
     centers = generator(features, inputs["intrinsic_feature"])
-    points = lift(centers, inputs["box_intrinsics"] @ inputs["box_extrinsics"].mT)
+    points = lift(centers, torch.linalg.inv(inputs["box_intrinsics"] @ inputs["box_extrinsics"].mT).float())
     comparison.output("encoded", encoded[0])
     comparison.output("center_pred", centers)
     comparison.output("reference_points_lidar", points)
@@ -330,11 +331,11 @@ def check_two_frames(case: Case) -> None:
 @torch.no_grad()
 def _run(head: MV2DHead, inputs: dict[str, Tensor]) -> tuple[MV2DOutput, dict[str, Any]]:
     views, rois, x = views_of(inputs), rois_of(inputs), inputs["feat"][None]
-    positions = head.position_encoding(x, views)
-    cells = head._pool(torch.cat([x, positions], dim=2), rois)
+    maps = torch.cat([x, head.position_encoding(x, views)], dim=2)
+    regions = head._pool(maps, rois)
     parts = {
-        "references": head.place(cells[:, :, : head.channels], views, rois),
-        "memory": head.look_up(x, positions, cells, views, rois),
+        "references": head.place(regions, *rois.describe(views, 7)),
+        "memory": head.look_up(maps, regions, head.looks(views, rois, x.shape[3:])),
     }
     return head.decode(x, views, rois, [cameras_of(inputs)]), parts
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sparse3d.checkpoints import mv2d as names
+from sparse3d.decoding.image_boxes import ImageDetections
+from sparse3d.decoding.proposals import Proposals
 from sparse3d.models import Detector3D
-from sparse3d.models.images.detections import ImageDetections
 from sparse3d.models.images.faster_rcnn import FasterRCNN
-from sparse3d.models.images.region_proposals import Proposals
 from sparse3d.models.targets.hungarian import match
 from sparse3d.registry import MODELS
 from sparse3d.structures import Batch

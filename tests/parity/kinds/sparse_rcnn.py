@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from sparse3d.checkpoints import sparse_rcnn as names
 from sparse3d.checkpoints.convert import Rules
-from sparse3d.models.images.box_pooling import box_levels, pool_boxes
-from sparse3d.models.images.detections import ImageBoxes
+from sparse3d.decoding.image_boxes import ImageBoxes
+from sparse3d.encoding.box_levels import box_levels
+from sparse3d.models.images.box_pooling import pool_boxes
 from sparse3d.models.images.sparse_rcnn import CELLS, SAMPLES, DynamicConv, SparseRCNN, Stage
 from sparse3d.models.images.sparse_rcnn_loss import SparseRCNNLoss
 

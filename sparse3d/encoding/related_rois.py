@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .mv2d_rois import RoIs, Views
+from .rois import RoIs, Views
 
 GRID = 4  # pixels along each side of a region, its borders included
 DEPTHS = 8

@@ -17,13 +17,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse3d.decoding.image_boxes import ImageDetections
 from sparse3d.structures import Cameras
-
-from ..images.detections import ImageDetections
 
 STAND_IN = (50.0, 50.0, 100.0, 100.0)  # the box in an empty slot
 SMALLEST = 4.0  # pixels; the intrinsics of a region with a shorter side are not shown to the network
 FEATURE_SCALE = 0.1
+NO_LAG = 1e-5  # seconds
+STAND_IN_LAG = 15 * 0.083  # seconds that an image counts as old where it stands in for one that is not there
+
+
+def frame_lags(cameras: Sequence[Cameras], num_frames: int) -> Tensor:
+    """Return the time ``[B]`` between the first two frames of rigs in seconds, float64."""
+    times = torch.stack([rig.timestamps for rig in cameras]).unflatten(1, (num_frames, -1)).mean(dim=2)
+    lags = times[:, 0] - times[:, 1]
+    return lags.where(lags.abs() > NO_LAG, STAND_IN_LAG)
 
 
 @dataclass(frozen=True)
@@ -113,3 +121,8 @@ class RoIs:
         sides = self.boxes[..., 2:] - self.boxes[..., :2]
         large = (sides >= SMALLEST).all(dim=-1, keepdim=True)
         return (cameras.flatten(2) * FEATURE_SCALE).float().where(large, 0)
+
+    def describe(self, views: Views, cells: int) -> tuple[Tensor, Tensor]:
+        """Return ``camera_features``, and the inverse of K' lidar2cam ``[B, Q, 4, 4]`` float32."""
+        cameras = self.cameras(views, cells)
+        return self.camera_features(cameras), torch.linalg.inv(cameras @ self.pick(views.lidar2cam)).float()

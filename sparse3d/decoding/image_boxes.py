@@ -1,18 +1,14 @@
-"""What 2D detectors have to do with the rest: what they find, what they learn from, and how one is called.
-
-    detections, losses = detector(maps, sizes, objects)
+"""Boxes in images: what is to be found, what 2D detectors find, and the choice among what they propose.
 
 Images are numbered through a batch. Boxes are ``(x1, y1, x2, y2)`` in pixels of the network's input.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor
 
 from sparse3d_ops import nms_2d
@@ -93,25 +89,6 @@ def join(present: ImageDetections, past: ImageDetections, batch_size: int) -> Im
         for each, numbers in ((present, number[:, :own]), (past, number[:, own:]))
     )
     return first.add(second)
-
-
-class Detector2D(BaseModule):
-    """A detector of boxes in images, on the feature maps of an image branch."""
-
-    @abstractmethod
-    def forward(
-        self,
-        maps: Sequence[Tensor],
-        sizes: Tensor,
-        objects: ImageBoxes | None = None,
-    ) -> tuple[ImageDetections, dict[str, Tensor]]:
-        """Return detections, which have no gradient, and with ``objects`` the losses (scalars by name), else none.
-
-        Args:
-            maps: ``[N, C, h, w]`` a level, finest first.
-            sizes: ``[N, 2]`` ``(height, width)`` of the images without padding.
-            objects: what is to be found.
-        """
 
 
 @dataclass(frozen=True)
