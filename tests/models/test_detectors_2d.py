@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparse3d.decoding.box_deltas import BoxDeltas
 from sparse3d.decoding.image_boxes import DetectionFilter, ImageBoxes, ImageDetections, join
+from sparse3d.decoding.proposals import make_anchors
 from sparse3d.encoding.box_levels import box_levels
-from sparse3d.models.images.box_deltas import BoxDeltas
 from sparse3d.models.images.box_pooling import pool_boxes
 from sparse3d.models.images.detector_2d import Detector2D
 from sparse3d.models.images.detector_branch import with_missed
-from sparse3d.models.images.region_proposals import make_anchors
 from sparse3d.models.targets.iou_targets import BACKGROUND, NOTHING, IoUAssigner, draw
 from sparse3d.registry import MODELS
 from sparse3d_ops import iou_2d

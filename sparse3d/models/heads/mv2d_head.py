@@ -129,7 +129,8 @@ class MV2DHead(BaseModule):
         self.denoising = {**DENOISING, **(denoising or {})}
         if self.denoising["num_groups"] and keys != "cells":
             raise ValueError('denoising: queries without a region need keys="cells"')
-        self.point_range = Grid.build(grid).point_range
+        self.grid = Grid.build(grid)
+        self.point_range = self.grid.point_range
         self.num_classes, self.num_frames = len(class_names), num_frames
         self.by_cells, self.top_k, self.margin = keys == "cells", top_k, margin
         self.level, self.stride, self.channels = level, stride, channels

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparse3d.decoding.box_deltas import BoxDeltas
 from sparse3d.decoding.image_boxes import DetectionFilter, ImageBoxes, ImageDetections
 from sparse3d.decoding.proposals import Proposals
 from sparse3d.registry import MODELS
 
 from ..targets.iou_targets import IoUAssigner, draw
-from .box_deltas import BoxDeltas
 from .box_pooling import pool_boxes
 from .detector_2d import Detector2D
 from .region_proposals import RegionProposalNetwork

@@ -1,6 +1,6 @@
 """The region proposal network: anchors at every pixel of a pyramid, each with a score and a change of its shape.
 
-An anchor of stride s has its middle at the upper left corner of its pixel, s (column, row), and the area (8 s)².
+Anchors and the choice among them: `decoding/proposals.py`.
 
 Source: Faster R-CNN (Ren et al., NIPS 2015), section 3.1, on a pyramid as in FPN (Lin et al., CVPR 2017), section 4.1.
 """
@@ -14,14 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse3d.decoding.image_boxes import ImageBoxes
-from sparse3d.decoding.proposals import ProposalFilter, Proposals
+from sparse3d.decoding.proposals import ANCHOR_DELTAS, RATIOS, ProposalFilter, Proposals, best_anchors, flatten_levels
 
 from ..targets.iou_targets import IoUAssigner, draw
-from .box_deltas import BoxDeltas
 
-SCALE = 8
-RATIOS = (0.5, 1.0, 2.0)  # height / width
-STRIDE = 4  # of the finest level; each further one has twice the stride
 SAMPLES, POSITIVE_SHARE = 256, 0.5
 UNTRAINED_STD = 0.01
 
@@ -49,7 +45,7 @@ class RegionProposalNetwork(nn.Module):
         self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
         self.scores = nn.Conv2d(channels, len(RATIOS), 1)
         self.deltas = nn.Conv2d(channels, 4 * len(RATIOS), 1)
-        self.coder = BoxDeltas()
+        self.coder = ANCHOR_DELTAS
         self.assigner = IoUAssigner(positive=0.7, negative=0.3, at_least=0.3)
         for layer in (self.convolution, self.scores, self.deltas):
             nn.init.normal_(layer.weight, std=UNTRAINED_STD)
@@ -65,24 +61,11 @@ class RegionProposalNetwork(nn.Module):
         self, logits: Sequence[Tensor], deltas: Sequence[Tensor], sizes: Tensor, *, training: bool
     ) -> Proposals:
         """Return the best anchors of each image in their new shape, cut to the image (``sizes`` ``[N, 2]``)."""
-        return self.filter(*self.best(logits, deltas, sizes, training=training))
-
-    def best(
-        self, logits: Sequence[Tensor], deltas: Sequence[Tensor], sizes: Tensor, *, training: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:  # [N, A, 4], [N, A], [A]
-        """Return the best anchors of each level in their new shape, their scores and levels, before suppression."""
-        boxes, scores, levels = [], [], []
-        for number, (own, shifts, anchors) in enumerate(zip(*_flatten(logits, deltas), strict=True)):
-            best, rows = own.sigmoid().topk(min(self.per_level[0 if training else 1], own.shape[1]), dim=1)
-            shifts = shifts.gather(1, rows[..., None].expand(-1, -1, 4))
-            boxes.append(self.coder.decode(anchors[rows], shifts, sizes[:, None].to(shifts)))
-            scores.append(best)
-            levels.append(rows.new_full(rows.shape[1:], number))
-        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
+        return self.filter(*best_anchors(logits, deltas, sizes, self.per_level[0 if training else 1]))
 
     def loss(self, logits: Sequence[Tensor], deltas: Sequence[Tensor], objects: ImageBoxes) -> dict[str, Tensor]:
         """Return the losses of what ``forward`` made: which anchors hold an object, and its shape."""
-        per_level = list(zip(*_flatten(logits, deltas), strict=True))
+        per_level = list(zip(*flatten_levels(logits, deltas), strict=True))
         scores = torch.cat([own for own, _, _ in per_level], dim=1).float()
         shifts = torch.cat([own for _, own, _ in per_level], dim=1).float()
         anchors = torch.cat([own for _, _, own in per_level])
@@ -99,21 +82,3 @@ class RegionProposalNetwork(nn.Module):
             for_box = for_box + (shifts[number, positive] - change).abs().sum()
             count += len(chosen)
         return {"loss_rpn_class": for_class / max(count, 1), "loss_rpn_box": for_box / max(count, 1)}
-
-
-def _flatten(logits: Sequence[Tensor], deltas: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Return for each level logits ``[N, h w A]``, changes ``[N, h w A, 4]`` and anchors ``[h w A, 4]``."""
-    return (
-        [level.permute(0, 2, 3, 1).flatten(1) for level in logits],
-        [level.permute(0, 2, 3, 1).reshape(len(level), -1, 4) for level in deltas],
-        [make_anchors(level.shape[2:], STRIDE * 2**number, level.device) for number, level in enumerate(logits)],
-    )
-
-
-def make_anchors(shape: Sequence[int], stride: int, device: torch.device) -> Tensor:
-    """Return the anchors ``[h w A, 4]`` of a level of ``shape`` ``(h, w)``, those of a pixel together, row by row."""
-    ratios = torch.tensor(RATIOS, device=device).sqrt()
-    half = torch.stack([1 / ratios, ratios], dim=1) * (SCALE * stride / 2)
-    rows, columns = (torch.arange(length, device=device) * stride for length in shape)
-    middles = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[..., None, :]
-    return torch.cat([middles - half, middles + half], dim=-1).view(-1, 4)

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparse3d.decoding.box_deltas import BoxDeltas
 from sparse3d.decoding.image_boxes import DetectionFilter, ImageBoxes, ImageDetections
 from sparse3d.registry import MODELS
 
 from ..layers.attention import PackedAttention
 from ..layers.precision import full_precision
-from .box_deltas import BoxDeltas
 from .box_pooling import pool_boxes
 from .detector_2d import Detector2D
 from .sparse_rcnn_loss import SparseRCNNLoss
