@@ -1,14 +1,18 @@
-"""What a detector gets wrong: by class, distance, number of points and speed, with pictures of the worst frames.
+"""What a detector gets wrong: by class and by properties of the objects, with pictures of the worst frames.
 
     python tools/analyze_errors.py results.json data/nuscenes/sparse3d_val.arrow --gallery worst
+    python tools/analyze_errors.py results.bin data/waymo/sparse3d_val.arrow
 
-The result file is that of the nuScenes benchmark (`test_evaluator.submission_path`, or tools/infer.py).
+The result file is that of a benchmark: nuScenes' `.json` (`test_evaluator.submission_path`), or Waymo's `.bin` or
+`.tar.gz` (`test_evaluator.submission.path`). Objects are told apart by distance, points, speed, and what else the data
+set says of them: how visible they are in nuScenes, how difficult in Waymo.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +20,14 @@ from mmengine.structures import InstanceData
 from rich.console import Console
 from rich.table import Table
 
-from sparse3d.analysis.errors import KINDS, Analysis, analyze
+from sparse3d.analysis.errors import KINDS, Analysis
+from sparse3d.analysis.errors_nuscenes import analyze_nuscenes
+from sparse3d.analysis.errors_waymo import analyze_waymo
 from sparse3d.datasets.frame_dataset import open_frames
-from sparse3d.datasets.transforms import LoadAnnotations
-from sparse3d.datasets.transforms.loading import read_points
-from sparse3d.evaluation import read_submission
+from sparse3d.datasets.transforms import LoadAnnotations, LoadPoints, LoadWaymoPoints
+from sparse3d.evaluation import CAMERA_ONLY, DETECTION_3D, read_detections, read_submission
 from sparse3d.progress import track
-from sparse3d.structures import Boxes3D, Frame, Sample
+from sparse3d.structures import Frame, Sample
 from sparse3d.visualization import draw_bev, save_image
 
 
@@ -30,23 +35,33 @@ def main() -> None:
     """Compare, print, draw."""
     arguments = parse_arguments()
     frames = open_frames(arguments.data_root or arguments.index.parent, arguments.index.resolve())
-    found = analyze(read_submission(arguments.results), frames)
+    found = compare(arguments, frames)
     print_tables(found)
     if arguments.gallery:
         worst = np.argsort(-found.mistakes(), kind="stable")[: arguments.count]
         for place, row in enumerate(track(worst, "drawing")):
-            draw(found, int(row), arguments.gallery / f"{place:02d}_{found.frames[row].token}.png")
+            name = found.frames[row].token.replace("/", "_")
+            draw(found, int(row), arguments.gallery / f"{place:02d}_{name}.png")
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="result file of the nuScenes benchmark")
+    parser.add_argument("results", type=Path, help="result file of a benchmark: .json, or .bin or .tar.gz")
     parser.add_argument("index", type=Path, help="index (.arrow) or info file (.pkl) with the annotations")
     parser.add_argument("--data-root", type=Path, help="folder of the index's files (default: that of the index)")
+    parser.add_argument("--camera-only", action="store_true", help="Waymo's task of cameras alone")
     parser.add_argument("--gallery", type=Path, help="folder for pictures of the frames with most mistakes")
     parser.add_argument("--count", type=int, default=10, help="how many pictures (default: %(default)s)")
     return parser.parse_args()
+
+
+def compare(arguments: argparse.Namespace, frames: Sequence[Frame]) -> Analysis:
+    """Compare the results with the annotations, as their benchmark does."""
+    if arguments.results.suffix == ".json":
+        return analyze_nuscenes(read_submission(arguments.results), frames)
+    protocol = CAMERA_ONLY if arguments.camera_only else DETECTION_3D
+    return analyze_waymo(read_detections(arguments.results), frames, protocol)
 
 
 def print_tables(found: Analysis) -> None:
@@ -64,12 +79,14 @@ def print_tables(found: Analysis) -> None:
 
 def draw(found: Analysis, row: int, path: Path) -> None:
     """Draw a frame with its objects and the detections that count."""
-    frame: Frame = found.frames[row]
-    mine = found.detections.take(found.detections.sample == row)
-    boxes = Boxes3D.from_nuscenes(mine.translation, mine.size, mine.rotation, mine.velocity)
-    pred = InstanceData(boxes=boxes.transform(np.linalg.inv(frame.lidar2global)), scores=mine.score, labels=mine.label)
-    gt = LoadAnnotations(found.class_names, min_points=1)(Sample.from_frame(frame), np.random.default_rng(0)).gt
-    points = read_points(frame.lidar.path, frame.lidar.num_features)
+    frame = found.frames[row]
+    boxes, rows = found.boxes_of(row)
+    pred = InstanceData(boxes=boxes, scores=found.detections.score[rows], labels=found.detections.label[rows])
+    sample, rng = Sample.from_frame(frame), np.random.default_rng(0)
+    gt = LoadAnnotations(found.class_names, min_points=1)(sample, rng).gt
+    of_waymo = frame.annotations.waymo is not None
+    load = LoadWaymoPoints() if of_waymo else LoadPoints(num_features=frame.lidar.num_features)
+    points = load(sample, rng).points
     title = f"{frame.scene}  {frame.token}: {found.mistakes()[row]} mistakes"
     save_image(path, draw_bev(points, gt, pred, found.class_names, score_threshold=0.0, title=title))
 

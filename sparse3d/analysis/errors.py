@@ -1,36 +1,92 @@
-"""What a detector gets wrong: by class, distance, number of points and speed; how; and in which frames most.
+"""What a detector gets wrong: by class and by properties of the objects; how; and in which frames most.
 
-Detections take ground truth as in the nuScenes metric (`evaluation/nuscenes_matching.py`) at 2 m. Of each class only
-those count that reach the score at which its F1 is best: the errors of the detector as one would use it. What is wrong
-is named by the first line that holds:
+Who takes whom is a benchmark's business (`errors_nuscenes.py`, `errors_waymo.py`). Of each class only those detections
+count that reach the score at which its F1 is best: the errors of the detector as one would use it. What is wrong is
+named by the first line that holds:
 
-    duplicate     an object of the class is near, but another detection has it
-    wrong class   an object of another class is near
-    misplaced     an object of the class is within twice the distance
+    duplicate     an object of the class is near enough, but another detection has it
+    wrong class   an object of another class is near enough
+    misplaced     an object of the class is not far
     background    nothing is near
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from ..evaluation.nuscenes import ERROR_THRESHOLD
-from ..evaluation.nuscenes_boxes import BoxTable, Detections, GroundTruth
-from ..evaluation.nuscenes_filter import has_points, is_scored
-from ..evaluation.nuscenes_matching import match, pair_errors, rank
-from ..evaluation.nuscenes_submission import Submission
-from ..evaluation.nuscenes_world import world_bike_racks, world_ground_truth
-from ..structures import Frame
+from ..structures import Boxes3D, Frame
 
 KINDS = ("duplicate", "wrong class", "misplaced", "background")
-BINS = {
-    "distance (m)": (0, 10, 20, 30, 40, np.inf),
-    "LiDAR and radar points": (1, 5, 20, 100, np.inf),
-    "speed (m/s)": (0, 0.5, 3, 10, np.inf),
-}
+RIGHT = -1  # in the place of a kind
+NO_OBJECT = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Property:
+    """What objects are told apart by.
+
+    Args:
+        name: with the unit.
+        values: ``[G]``, NaN where unknown.
+        edges: of the bins, ascending; a bin holds its lower edge.
+        labels: of the bins; None: they follow from the edges.
+    """
+
+    name: str
+    values: np.ndarray
+    edges: Sequence[float]
+    labels: Sequence[str] | None = None
+
+    def bins(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the label and the mask ``[G]`` of each bin."""
+        for place, (low, high) in enumerate(zip(self.edges[:-1], self.edges[1:], strict=True)):
+            label = _interval(low, high) if self.labels is None else self.labels[place]
+            yield label, (self.values >= low) & (self.values < high)
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Annotated objects that are scored, G of them.
+
+    Args:
+        sample: ``[G]`` int64, position of the frame.
+        label: ``[G]`` int64.
+        center: ``[G, 2]`` metres, in a frame that detections share.
+        properties: what they are told apart by.
+    """
+
+    sample: np.ndarray
+    label: np.ndarray
+    center: np.ndarray
+    properties: Sequence[Property]
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """Detections that count, P of them.
+
+    Args:
+        sample: ``[P]`` int64, position of the frame.
+        label: ``[P]`` int64.
+        score: ``[P]``.
+        center: ``[P, 2]`` metres.
+        match: ``[P]`` int64, the object that a detection has, or ``NO_OBJECT``.
+        causes: ``[P, 3]`` bool, which of the first three of ``KINDS`` could be said of it.
+    """
+
+    sample: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    center: np.ndarray
+    match: np.ndarray
+    causes: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,131 +95,103 @@ class Analysis:
 
     Args:
         class_names: names of the labels.
-        frames: the frames, in the order of ``sample`` in the tables.
-        ground_truth: ``[G]`` objects that are scored.
-        found: ``[G]`` bool, whether a detection that counts has the object.
-        offset: ``[G]`` metres between an object and its detection seen from above, NaN where it has none.
-        detections: ``[P]`` detections that count.
-        kind: ``[P]`` position in ``KINDS``, -1 where the detection is right.
-        thresholds: score of each class from which detections count.
+        frames: the frames, in the order of ``sample``.
+        objects: what there is to find.
+        detections: those that count.
+        thresholds: score of each class from which detections count; infinite where none is right.
+        boxes: rows ``[N]`` of ``detections``, all of one frame, and the frame -> boxes in its LiDAR frame.
     """
 
     class_names: Sequence[str]
     frames: Sequence[Frame]
-    ground_truth: GroundTruth
-    found: np.ndarray
-    offset: np.ndarray
-    detections: Detections
-    kind: np.ndarray
+    objects: Objects
+    detections: Counted
     thresholds: np.ndarray
+    boxes: Callable[[np.ndarray, Frame], Boxes3D]
 
-    def properties(self) -> dict[str, np.ndarray]:
-        """Return what objects are told apart by, ``[G]`` each, with the names of ``BINS``."""
-        ego = np.array([frame.ego2global[:2, 3] for frame in self.frames]).reshape(-1, 2)[self.ground_truth.sample]
-        values = (
-            np.linalg.norm(self.ground_truth.translation[:, :2] - ego, axis=1),
-            self.ground_truth.num_points,
-            np.linalg.norm(self.ground_truth.velocity, axis=1),
-        )
-        return dict(zip(BINS, values, strict=True))
+    @cached_property
+    def found(self) -> np.ndarray:
+        """Whether a detection has the object, ``[G]`` bool."""
+        return np.isfinite(self.offset)
+
+    @cached_property
+    def offset(self) -> np.ndarray:
+        """Metres ``[G]`` between an object and its detection seen from above, NaN where it has none."""
+        offset, right = np.full(len(self.objects), np.nan), self.kind == RIGHT
+        rows = self.detections.match[right]
+        offset[rows] = np.linalg.norm(self.detections.center[right] - self.objects.center[rows], axis=1)
+        return offset
+
+    @cached_property
+    def kind(self) -> np.ndarray:
+        """Position in ``KINDS`` ``[P]``, ``RIGHT`` where the detection is right."""
+        last = np.ones((len(self.detections.match), 1), bool)
+        kinds = np.argmax(np.concatenate([self.detections.causes, last], axis=1), axis=1)
+        return np.where(self.detections.match == NO_OBJECT, kinds, RIGHT)
 
     def mistakes(self) -> np.ndarray:
         """Return the number of missed objects and wrong detections in each frame ``[S]``."""
-        missed = np.bincount(self.ground_truth.sample[~self.found], minlength=len(self.frames))
-        return missed + np.bincount(self.detections.sample[self.kind >= 0], minlength=len(self.frames))
+        missed = np.bincount(self.objects.sample[~self.found], minlength=len(self.frames))
+        return missed + np.bincount(self.detections.sample[self.kind != RIGHT], minlength=len(self.frames))
 
     def recalls(self) -> Iterator[tuple[str, str, int, float, float]]:
         """Yield property, bin, objects in it, share of them that was found, mean offset of these in metres."""
-        for name, values in self.properties().items():
-            for low, high in zip(BINS[name][:-1], BINS[name][1:], strict=True):
-                yield (name, _interval(low, high), *self._recall((values >= low) & (values < high)))
+        for each in self.objects.properties:
+            for label, rows in each.bins():
+                yield (each.name, label, *self._recall(rows))
 
     def classes(self) -> Iterator[tuple[str, float, int, float, float, list[int]]]:
         """Yield class, score threshold, objects, recall, mean offset, and the number of mistakes of each kind."""
+        kind = self.kind
         for label, name in enumerate(self.class_names):
-            kinds = self.kind[(self.detections.label == label) & (self.kind >= 0)]
+            kinds = kind[(self.detections.label == label) & (kind != RIGHT)]
             counts = np.bincount(kinds, minlength=len(KINDS)).tolist()
-            yield (name, float(self.thresholds[label]), *self._recall(self.ground_truth.label == label), counts)
+            yield (name, float(self.thresholds[label]), *self._recall(self.objects.label == label), counts)
+
+    def boxes_of(self, row: int) -> tuple[Boxes3D, np.ndarray]:
+        """Return the boxes of the detections that count in a frame, in its LiDAR frame, and their rows."""
+        rows = np.flatnonzero(self.detections.sample == row)
+        return self.boxes(rows, self.frames[row]), rows
 
     def _recall(self, rows: np.ndarray) -> tuple[int, float, float]:
-        count, found = int(rows.sum()), self.found & rows
-        offset = float(self.offset[found].mean()) if found.any() else np.nan
-        return count, float(found.sum() / count) if count else np.nan, offset
+        offset = self.offset[rows]
+        count, found = len(offset), np.isfinite(offset)
+        return count, float(found.mean()) if count else np.nan, float(offset[found].mean()) if found.any() else np.nan
 
 
-def analyze(submission: Submission, frames: Sequence[Frame]) -> Analysis:
-    """Compare a result file with the annotations of its frames.
+def best_score(
+    scores: np.ndarray,  # [N]
+    hits: np.ndarray,  # [N]
+    detections: np.ndarray,  # [N]
+    num_objects: int,
+) -> float:
+    """Return the score at which F1 = 2 hits / (detections + objects) is highest; infinite without a hit.
 
     Args:
-        submission: the detections.
-        frames: of an index; those that the file does not name are left out.
+        scores: where the curve is known; of equal F1 the first one is taken.
+        hits: right ones among the detections that score at least as much.
+        detections: all of these.
+        num_objects: what there is to find.
+    """
+    if not hits.any():
+        return np.inf
+    return float(scores[(hits / (detections + num_objects)).argmax()])
+
+
+def annotated_frames(keys: Sequence[Hashable], known: Mapping[Hashable, Frame]) -> list[Frame]:
+    """Return the frames that results name, by the keys that the benchmark knows them by.
 
     Raises:
-        ValueError: if the file names a sample that is not among the frames, or one without annotations.
+        ValueError: if one is not in the index, or is not annotated.
     """
-    names = submission.class_names
-    chosen = _frames_of(submission, frames)
-    ground_truth = GroundTruth.concatenate(
-        [_at(world_ground_truth(frame, frame.annotations, names), row) for row, frame in enumerate(chosen)]
-    )
-    racks = BoxTable.concatenate([_at(world_bike_racks(frame.annotations), row) for row, frame in enumerate(chosen)])
-    egos = np.array([frame.ego2global[:3, 3] for frame in chosen]).reshape(-1, 3)
-    ground_truth = ground_truth.take(is_scored(ground_truth, egos, racks, names) & has_points(ground_truth, 1))
-    ranked = rank(submission.detections.take(is_scored(submission.detections, egos, racks, names)))
-    [matches] = match(ground_truth, ranked, len(chosen), len(names), (ERROR_THRESHOLD,))
-    thresholds = np.array([_best_score(ranked, matches, ground_truth, label) for label in range(len(names))])
-    counts = ranked.score >= thresholds[ranked.label]
-    detections, matches = ranked.take(counts), matches[counts]
-    found, offset = np.zeros(len(ground_truth), bool), np.full(len(ground_truth), np.nan)
-    right = matches >= 0
-    found[matches[right]] = True
-    errors = pair_errors(ground_truth.take(matches[right]), detections.take(right), symmetric=False)
-    offset[matches[right]] = errors["trans_err"]
-    kind = np.where(right, -1, _kinds(detections, ground_truth))
-    return Analysis(names, chosen, ground_truth, found, offset, detections, kind, thresholds)
-
-
-def _frames_of(submission: Submission, frames: Sequence[Frame]) -> list[Frame]:
-    by_token = {frame.token: frame for frame in frames}
-    missing = [token for token in submission.sample_tokens if token not in by_token]
+    missing = [key for key in keys if key not in known]
     if missing:
-        raise ValueError(f"{len(missing)} samples of the results are not in the index; the first is {missing[0]}")
-    chosen = [by_token[token] for token in submission.sample_tokens]
+        raise ValueError(f"{len(missing)} frames of the results are not in the index; the first is {missing[0]}")
+    chosen = [known[key] for key in keys]
     bare = [frame.token for frame in chosen if frame.annotations is None]
     if bare:
         raise ValueError(f"{len(bare)} frames are not annotated; the first is {bare[0]}")
     return chosen
-
-
-def _at(table: BoxTable, sample: int) -> BoxTable:
-    """Return a table of one sample as one of sample number ``sample``."""
-    return type(table)(**{**vars(table), "sample": np.full(len(table), sample)})
-
-
-def _best_score(ranked: Detections, matches: np.ndarray, ground_truth: GroundTruth, label: int) -> float:
-    """Return the score of a class at which F1 = 2 hits / (detections + objects) is highest; infinite without a hit."""
-    rows = ranked.label == label
-    hits = np.cumsum(matches[rows] >= 0)
-    if not len(hits) or not hits[-1]:
-        return np.inf
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + (ground_truth.label == label).sum())
-    return float(ranked.score[rows][f1.argmax()])
-
-
-def _kinds(detections: Detections, ground_truth: GroundTruth) -> np.ndarray:
-    """Return what each detection would be if it were wrong, ``[P]``."""
-    own, other = (np.full(len(detections), np.inf) for _ in range(2))
-    for sample in np.unique(detections.sample):
-        rows, objects = np.flatnonzero(detections.sample == sample), np.flatnonzero(ground_truth.sample == sample)
-        if not len(objects):
-            continue
-        apart = detections.translation[rows, None, :2] - ground_truth.translation[None, objects, :2]
-        distance = np.linalg.norm(apart, axis=2)
-        same = detections.label[rows, None] == ground_truth.label[None, objects]
-        own[rows] = np.where(same, distance, np.inf).min(axis=1)
-        other[rows] = np.where(same, np.inf, distance).min(axis=1)
-    near = (own < ERROR_THRESHOLD, other < ERROR_THRESHOLD, own < 2 * ERROR_THRESHOLD, np.ones(len(own), bool))
-    return np.argmax(np.stack(near), axis=0)
 
 
 def _interval(low: float, high: float) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ..structures import Annotations, CameraImage, Frame, LidarScan, WaymoLabels
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 
 
 def _array(*shape: int) -> pa.DataType:
@@ -56,6 +56,7 @@ ANNOTATION = {
     "global_centers": _array(3),
     "global_rotations": _array(4),
     "global_velocities": _array(2),
+    "visibilities": pa.int64(),  # null where the data set does not say
 }
 WAYMO = {
     "difficulties": pa.int64(),
@@ -134,7 +135,8 @@ def _relative(path: str, root: str) -> str:
 def _annotation_columns(annotations: Annotations | None) -> dict[str, Any]:
     if annotations is None:
         return {}
-    columns = {f"annotations.{name}": list(getattr(annotations, name)) for name in ANNOTATION}
+    known = {name: getattr(annotations, name) for name in ANNOTATION}
+    columns = {f"annotations.{name}": list(values) for name, values in known.items() if values is not None}
     if annotations.waymo is not None:
         columns |= {f"annotations.waymo.{name}": _rows(getattr(annotations.waymo, name)) for name in WAYMO}
     return columns

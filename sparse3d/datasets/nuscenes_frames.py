@@ -122,6 +122,7 @@ def _annotations(columns: AnnotationColumns | None, token: str, lidar2global: np
         global_centers=centers,
         global_rotations=rotations,
         global_velocities=velocities,
+        visibilities=columns.visibilities[rows],
     )
 
 

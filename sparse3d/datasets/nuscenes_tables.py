@@ -84,6 +84,7 @@ class AnnotationColumns:
     velocities: np.ndarray  # [A, 2] global, m/s, NaN where unknown
     num_lidar_points: np.ndarray  # [A] int64
     num_radar_points: np.ndarray  # [A] int64
+    visibilities: np.ndarray  # [A] int64, 1 to 4: up to 40, 60, 80, 100 % of it are seen in the cameras
     slices: dict[str, slice]  # token of a key frame -> its rows
 
 
@@ -276,7 +277,7 @@ class _AnnotationRecords:
         self.attributes: list[str] = []
         self.previous: list[str] = []
         self.next: list[str] = []
-        self.numbers = array("d")  # twelve a record: translation, size, rotation, LiDAR points, radar points
+        self.numbers = array("d")  # 13 a record: translation, size, rotation, LiDAR points, radar points, visibility
 
     def append(self, record: dict[str, Any]) -> None:
         self.tokens.append(sys.intern(record["token"]))
@@ -286,14 +287,15 @@ class _AnnotationRecords:
         self.previous.append(sys.intern(record["prev"]))
         self.next.append(sys.intern(record["next"]))
         self.numbers.extend((*record["translation"], *record["size"], *record["rotation"]))
-        self.numbers.extend((record["num_lidar_pts"], record["num_radar_pts"]))
+        visibility = int(record.get("visibility_token") or 0)  # the tokens of that table are its levels
+        self.numbers.extend((record["num_lidar_pts"], record["num_radar_pts"], visibility))
 
     def columns(self, key_frames: dict[str, KeyFrame]) -> AnnotationColumns:
         """Sort by key frame (stable) and estimate the velocities."""
         position = {token: row for row, token in enumerate(key_frames)}
         frame_rows = np.array([position[token] for token in self.samples], dtype=np.int64)
         order = np.argsort(frame_rows, kind="stable")
-        numbers = np.frombuffer(self.numbers, dtype=np.float64).reshape(-1, 12)
+        numbers = np.frombuffer(self.numbers, dtype=np.float64).reshape(-1, 13)
         seconds = 1e-6 * np.array([frame.timestamp for frame in key_frames.values()], dtype=np.float64)[frame_rows]
         velocities = self._velocities(numbers[:, :2], seconds)
         counts = np.bincount(frame_rows, minlength=len(key_frames))
@@ -310,6 +312,7 @@ class _AnnotationRecords:
             velocities=velocities[order],
             num_lidar_points=numbers[order, 10].astype(np.int64),
             num_radar_points=numbers[order, 11].astype(np.int64),
+            visibilities=numbers[order, 12].astype(np.int64),
             slices=dict(zip(key_frames, map(slice, (ends - counts).tolist(), ends.tolist()), strict=True)),
         )
 

@@ -19,6 +19,7 @@ from .waymo import (
 from .waymo_boxes import WaymoDetections, WaymoGroundTruth
 from .waymo_keypoint_metric import WaymoKeypointMetric
 from .waymo_metric import WaymoMetric
+from .waymo_results import WaymoResults, read_detections
 from .waymo_submission import FrameKey, SubmissionInfo, write_detections, write_poses
 
 __all__ = [
@@ -42,11 +43,13 @@ __all__ = [
     "WaymoMetric",
     "WaymoProtocol",
     "WaymoResult",
+    "WaymoResults",
     "evaluate_detections",
     "evaluate_keypoints",
     "evaluate_waymo",
     "match_by_iou",
     "match_by_mean_error",
+    "read_detections",
     "read_submission",
     "write_detections",
     "write_poses",

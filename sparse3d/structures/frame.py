@@ -82,6 +82,7 @@ class Annotations:
     global_centers: np.ndarray  # [N, 3] float64
     global_rotations: np.ndarray  # [N, 4] float64, quaternions (w, x, y, z)
     global_velocities: np.ndarray  # [N, 2] float64, NaN where unknown
+    visibilities: np.ndarray | None = None  # [N] int64, what cameras see: nuScenes' levels 1 to 4, 0 unknown
     waymo: WaymoLabels | None = None
 
     def __len__(self) -> int:

@@ -1,15 +1,17 @@
-"""A result file made of the annotations, with one mistake of each kind."""
+"""A result file of nuScenes made of the annotations, with one mistake of each kind."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sparse3d.analysis.errors import KINDS, Analysis, analyze
+from sparse3d.analysis.errors import KINDS, RIGHT, Analysis, Property
+from sparse3d.analysis.errors_nuscenes import analyze_nuscenes
 from sparse3d.datasets import write_index
 from sparse3d.datasets.nuscenes_frames import scene_frames
 from sparse3d.datasets.nuscenes_schema import CATEGORY_TO_CLASS
@@ -52,17 +54,35 @@ def write(path: Path, results: dict[str, list[dict[str, Any]]]) -> Path:
 
 
 def analyzed(path: Path, frames: list[Frame], results: dict[str, list[dict[str, Any]]]) -> Analysis:
-    return analyze(read_submission(write(path, results)), frames)
+    return analyze_nuscenes(read_submission(write(path, results)), frames)
 
 
 def test_perfect_detections_have_no_mistakes(frames: list[Frame], tmp_path: Path) -> None:
     found = analyzed(tmp_path / "r.json", frames, {frame.token: records(frame) for frame in frames})
-    assert found.found.all() and (found.kind == -1).all() and not found.mistakes().any()
+    assert found.found.all() and (found.kind == RIGHT).all() and not found.mistakes().any()
     assert np.nanmax(found.offset) < 1e-6
     counts = {
         name: sum(row[2] for row in found.recalls() if row[0] == name) for name in {r[0] for r in found.recalls()}
     }
-    assert counts["distance (m)"] == len(found.ground_truth) > 5
+    assert counts["distance (m)"] == len(found.objects) > 5
+
+
+def test_objects_are_told_apart_by_what_cameras_see_of_them(frames: list[Frame], tmp_path: Path) -> None:
+    found = analyzed(tmp_path / "r.json", frames, {frame.token: records(frame) for frame in frames})
+    rows = [row for row in found.recalls() if row[0] == "visible in the cameras (%)"]
+    assert [row[1] for row in rows] == ["0 to 40", "40 to 60", "60 to 80", "80 to 100"]
+    assert sum(row[2] for row in rows) == len(found.objects)
+    blind = [replace(frame, annotations=replace(frame.annotations, visibilities=None)) for frame in frames]
+    found = analyzed(tmp_path / "r.json", blind, {frame.token: [] for frame in frames})
+    assert not any("visible" in row[0] for row in found.recalls())
+
+
+def test_bins_hold_their_lower_edge_and_no_unknown_values() -> None:
+    bins = dict(Property("speed", np.array([0.0, 1.0, 2.0, np.nan]), (0, 1, np.inf)).bins())
+    assert {name: mask.tolist() for name, mask in bins.items()} == {
+        "0 to 1": [True, False, False, False],
+        "1 and more": [False, True, True, False],
+    }
 
 
 def moved(record: dict[str, Any], x: float, **changes: Any) -> dict[str, Any]:
@@ -86,7 +106,7 @@ def test_each_kind_of_mistake(frames: list[Frame], tmp_path: Path) -> None:
     kinds = {
         (found.class_names[label], KINDS[kind])
         for label, kind in zip(found.detections.label, found.kind, strict=True)
-        if kind >= 0
+        if kind != RIGHT
     }
     assert ("car", "duplicate") in kinds and ("pedestrian", "wrong class") in kinds
     assert found.mistakes()[0] >= 2 and not found.mistakes()[1:].any()
