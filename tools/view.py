@@ -4,9 +4,10 @@
     python tools/view.py pillar_demo --weights work_dirs/demo --frames 0:40
     python tools/view.py dsvt_pillar_nuscenes --data data/nuscenes --frames 100:140
 
-With `--html` one file is written that opens offline; without, a page is served until Ctrl-C (viser, extra `web`). The
-frames are those of the config's test set, or of an index or info file in the folder `--data`. With weights there are
-layers to switch on and off: the points that SparseBEV samples, the voxels that focal convolutions keep and grow.
+With `--html` one file is written that opens offline; with `--open3d` a window opens on this machine (extra `open3d`);
+without either, a page is served until Ctrl-C (viser, extra `web`). The frames are those of the config's test set, or of
+an index or info file in the folder `--data`. With weights there are layers to switch on and off: the points that
+SparseBEV samples, the voxels that focal convolutions keep and grow.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sparse3d.inference import Detector, is_loader
 from sparse3d.progress import track
 from sparse3d.structures import Frame, Sample
 from sparse3d.visualization import write_scene_html
+from sparse3d.visualization.desktop import show_scene
 from sparse3d.zoo import find_config
 
 
@@ -80,12 +82,15 @@ def main() -> None:
         if arguments.weights:
             detector = Detector(arguments.config, arguments.weights, options=arguments.cfg_options)
         shown = ShownFrames(chosen_frames(config, arguments), config, detector, arguments.images)
-        if arguments.html:
-            samples = [shown[row] for row in track(range(len(shown)), "reading")]
-            title = Path(config.filename).stem
-            write_scene_html(arguments.html, samples, config.class_names, title=title, score_threshold=arguments.score)
-        else:
+        if not (arguments.html or arguments.open3d):
             serve(shown, config.class_names, arguments)
+            return
+        samples = [shown[row] for row in track(range(len(shown)), "reading")]
+        style = dict(title=Path(config.filename).stem, score_threshold=arguments.score)
+        if arguments.html:
+            write_scene_html(arguments.html, samples, config.class_names, **style)
+        if arguments.open3d:
+            show_scene(samples, config.class_names, **style)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -98,6 +103,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--score", type=float, default=0.3, help="where the score slider starts (default: %(default)s)")
     parser.add_argument("--no-images", dest="images", action="store_false", help="leave out the camera images")
     parser.add_argument("--html", type=Path, help="write one file that opens offline, and end")
+    parser.add_argument("--open3d", action="store_true", help="open a window on this machine")
     parser.add_argument("--port", type=int, default=8080, help="where to serve (default: %(default)s)")
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help=CFG_OPTIONS_HELP

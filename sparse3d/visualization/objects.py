@@ -11,6 +11,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..structures import Boxes3D
+from ..structures.boxes import EDGES
+from .colors import point_map, spread, to_levels
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,21 @@ def read_predictions(pred: InstanceData | None, class_names: Sequence[str]) -> O
     if scores.shape != (len(boxes),) or not np.isfinite(scores).all():
         raise ValueError(f"pred.scores: expected [{len(boxes)}] finite numbers, got {list(scores.shape)}")
     return Objects(boxes, labels, scores).select(np.argsort(scores, kind="stable"))
+
+
+def point_colors(points: np.ndarray, mode: str) -> np.ndarray:
+    """Return colours ``[P, 3]`` uint8 by ``"height"``, ``"intensity"`` or ``"time"``; a missing column counts as 0."""
+    column = {"height": 2, "intensity": 3, "time": max(4, points.shape[1] - 1)}[mode]
+    values = points[:, column] if column < points.shape[1] else np.zeros(len(points), np.float32)
+    return point_map(mode)[to_levels(values, *spread(values))]
+
+
+def box_lines(objects: Objects) -> np.ndarray:
+    """Return the edges of boxes and a tick towards their front ``[N * 13, 2, 3]``."""
+    corners = objects.corners()
+    edges = corners[:, np.array(EDGES)]
+    tick = np.stack([objects.boxes[:, :3], corners[:, :4].mean(axis=1)], axis=1)[:, None]
+    return np.concatenate([edges, tick], axis=1).reshape(-1, 2, 3)
 
 
 def _read_boxes(

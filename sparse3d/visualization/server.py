@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from ..structures import Boxes3D, Sample
+from ..structures import Sample
 from ..structures.boxes import EDGES
-from .colors import BACKGROUND, POINT_MAPS, class_colors, point_map, spread, to_levels
+from .colors import BACKGROUND, POINT_MAPS, class_colors
 from .draw import draw_cameras
 from .layers import PointLayer
-from .objects import Objects, read_ground_truth, read_points, read_predictions
+from .objects import Objects, box_lines, point_colors, read_ground_truth, read_points, read_predictions
 
 POINT_SIZE = 0.06  # metres
 LINE_WIDTH = 2.0  # pixels
@@ -162,18 +162,3 @@ class SceneServer:
             self.images = self.server.gui.add_image(shown, label="Cameras", format="jpeg")
         else:
             self.images.image = shown
-
-
-def point_colors(points: np.ndarray, mode: str) -> np.ndarray:
-    """Return colours ``[P, 3]`` uint8 by ``"height"``, ``"intensity"`` or ``"time"``; a missing column counts as 0."""
-    column = {"height": 2, "intensity": 3, "time": max(4, points.shape[1] - 1)}[mode]
-    values = points[:, column] if column < points.shape[1] else np.zeros(len(points), np.float32)
-    return point_map(mode)[to_levels(values, *spread(values))]
-
-
-def box_lines(objects: Objects) -> np.ndarray:
-    """Return the edges of boxes and a tick towards their front ``[N * 13, 2, 3]``."""
-    corners = Boxes3D(objects.boxes).corners().numpy()
-    edges = corners[:, np.array(EDGES)]
-    tick = np.stack([objects.boxes[:, :3], corners[:, :4].mean(axis=1)], axis=1)[:, None]
-    return np.concatenate([edges, tick], axis=1).reshape(-1, 2, 3)

@@ -18,7 +18,8 @@ from sparse3d.datasets.nuscenes_tables import load_tables
 from sparse3d.registry import MODELS
 from sparse3d.structures import Sample
 from sparse3d.visualization import PointLayer
-from sparse3d.visualization.server import SceneServer, box_lines, point_colors
+from sparse3d.visualization.objects import box_lines, point_colors, read_ground_truth
+from sparse3d.visualization.server import SceneServer
 from sparse3d.zoo import find_config
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import ToolRunner, tool  # noqa: F401 (a fixture)
@@ -67,8 +68,6 @@ def test_layers_have_switches(server: SceneServer) -> None:
 
 
 def test_lines_and_colours() -> None:
-    from sparse3d.visualization.objects import read_ground_truth
-
     lines = box_lines(read_ground_truth(truth(box(1, 2), box(3, 4)), NAMES))
     assert lines.shape == (26, 2, 3)
     np.testing.assert_allclose(lines[12], [[1, 2, 0], [3, 2, 0]])  # the tick ends in the middle of the front face
