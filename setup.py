@@ -26,6 +26,7 @@ EXTRAS = {
     "image": ["timm>=1.0"],
     "files": ["plyfile>=1.0"],
     "web": ["viser>=1.1"],
+    "open3d": ["open3d>=0.19"],
     "deploy": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22"],
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26"],
 }

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 
 from sparse3d.structures import Sample
 from sparse3d.visualization import PointLayer, class_colors
-from sparse3d.visualization.desktop import FRAME_SECONDS, scene_entries, show_scene
+from sparse3d.visualization.desktop import FRAME_SECONDS, layer_cubes, scene_entries, show_scene
 from sparse3d.visualization.objects import point_colors
 from tests.visualization.scenes import NAMES, box, predictions, truth
 from tests.visualization.test_web import cloud
@@ -28,15 +28,26 @@ def sample() -> Sample:
 
 def test_geometry_of_a_frame(sample: Sample) -> None:
     entries = {entry["group"]: entry for entry in scene_entries(sample, NAMES, number=3)}
-    assert list(entries) == ["points", "kept", "ground truth", "predictions"]
+    points = [f"points by {mode}" for mode in ("height", "intensity", "time")]
+    assert list(entries) == [*points, "kept", "ground truth", "predictions"]
+    assert [entries[name]["is_visible"] for name in points] == [True, False, False]
     assert {entry["time"] for entry in entries.values()} == {3 * FRAME_SECONDS}
-    assert len({entry["name"] for entry in entries.values()}) == 4
-    points = entries["points"]["geometry"]
-    np.testing.assert_allclose(np.asarray(points.points), sample.points[:, :3].numpy(), rtol=1e-6)
-    np.testing.assert_allclose(np.asarray(points.colors), point_colors(sample.points.numpy(), "height") / 255)
-    layer = entries["kept"]["geometry"]
-    assert np.asarray(layer.points).tolist() == [[1, 2, 3]]
-    np.testing.assert_allclose(np.asarray(layer.colors), [to_rgb("#ffd0a1")])
+    assert len({entry["name"] for entry in entries.values()}) == 6
+    for mode in ("height", "time"):
+        cloud = entries[f"points by {mode}"]["geometry"]
+        np.testing.assert_allclose(np.asarray(cloud.points), sample.points[:, :3].numpy(), rtol=1e-6)
+        np.testing.assert_allclose(np.asarray(cloud.colors), point_colors(sample.points.numpy(), mode) / 255)
+
+
+def test_a_layer_is_closed_cubes_of_its_size(sample: Sample) -> None:
+    layer = PointLayer("kept", np.array([[1.0, 2, 3], [-4, 0, 1]]), "#ffd0a1", 0.4)
+    mesh = layer_cubes(layer)
+    corners = np.asarray(mesh.vertices).reshape(2, 8, 3)
+    np.testing.assert_allclose(corners.mean(axis=1), layer.points, atol=1e-6)
+    np.testing.assert_allclose(np.ptp(corners, axis=1), 0.4, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(mesh.vertex_colors), np.tile(to_rgb("#ffd0a1"), (16, 1)))
+    assert mesh.is_watertight() and mesh.get_volume() == pytest.approx(2 * 0.4**3)
+    assert len(np.asarray(layer_cubes(PointLayer("none", np.zeros((0, 3)), "#ffffff", 1.0)).vertices)) == 0
 
 
 def test_boxes_are_line_sets(sample: Sample) -> None:
