@@ -22,16 +22,14 @@ from common import add_config, read_config
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from sparse3d.deploy import CameraScan, Runtime
+from sparse3d.deploy import Runtime
 from sparse3d.deploy.manifest import GOLDEN
-from sparse3d.deploy.onnx import as_sample
+from sparse3d.deploy.scans import as_sample
+from sparse3d.deploy.sensor_scan import Scan, scan_from_arrays
 from sparse3d.models import Detector3D
 from sparse3d.progress import track
 from sparse3d.registry import MODELS
-
-Scan = Tensor | CameraScan
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -57,8 +55,8 @@ def main() -> None:
     init_default_scope(config.default_scope)
     runtime = Runtime(arguments.directory, arguments.providers, threads=torch.get_num_threads())
     with np.load(arguments.directory / GOLDEN) as golden:
-        scan = torch.from_numpy(golden["points"]) if "points" in golden else CameraScan.from_arrays(golden)
-    size = {"images": len(scan.images)} if isinstance(scan, CameraScan) else {"points": len(scan)}
+        scan = scan_from_arrays(golden)
+    size = {name: len(each) for name, each in as_sample(scan).items() if name in ("points", "images")}
     detector = MODELS.build(config.model).eval()
     names = ("PyTorch", f"runtime ({arguments.providers[0]})")
     timings = dict(zip(names, time_both(detector, runtime, scan, arguments.runs), strict=True))
@@ -101,16 +99,16 @@ def detect(runtime: Runtime, scan: Scan, watch: Stopwatch) -> None:
             with watch.stage(spec.stem):
                 outputs = graph(feed.named)
             if number + 1 < len(runtime.graphs):
-                with watch.stage(f"grow, index ({number + 1})"):
-                    feed = runtime.preparation.grow(number, feed, outputs)
+                with watch.stage(f"between graphs ({number + 1})"):
+                    feed = runtime.preparation.go_on(number, feed, outputs)
         with watch.stage("decode"):
             runtime.decode(outputs)
 
 
 def as_table(timings: dict[str, list[Timing]], size: dict[str, int]) -> Table:
     """Return the times as a table."""
-    [(what, count)] = size.items()
-    table = Table("by", "stage", "median ms", "90 % ms", title=f"golden scan, {count} {what}")
+    sizes = " and ".join(f"{count} {what}" for what, count in size.items())
+    table = Table("by", "stage", "median ms", "90 % ms", title=f"golden scan, {sizes}")
     for who, each in timings.items():
         for number, timing in enumerate(sorted(each, key=lambda timing: timing.stage == WHOLE)):
             table.add_row("" if number else who, timing.stage, f"{timing.median:.2f}", f"{timing.p90:.2f}")

@@ -17,16 +17,16 @@ import torch
 from common import add_config, read_config
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import Tensor
 
 from sparse3d.checkpoints import load_converted
-from sparse3d.deploy import CameraScan, autoware, tensorrt
+from sparse3d.deploy import autoware, tensorrt
 from sparse3d.deploy.graph import PRECISIONS
 from sparse3d.deploy.manifest import AUTOWARE, DIALECTS, Manifest
-from sparse3d.deploy.onnx import ExportOptions, as_sample, export_detector
+from sparse3d.deploy.onnx import ExportOptions, export_detector
 from sparse3d.deploy.operators import SOURCE, check_operators
 from sparse3d.deploy.parity import BoxParity
-from sparse3d.deploy.scans import calibration_scans, config_scan
+from sparse3d.deploy.scans import as_sample, calibration_scans, config_scan
+from sparse3d.deploy.sensor_scan import Scan
 from sparse3d.engine import CheckpointError, newest_checkpoint, read_checkpoint
 from sparse3d.models import Detector3D
 from sparse3d.registry import MODELS
@@ -101,7 +101,7 @@ def report(boxes: BoxParity) -> str:
     return f"{boxes}, centres within {boxes.center * 1e3:.4f} mm, scores within {boxes.score:.1e}"
 
 
-def build_detector(arguments: argparse.Namespace, config: Config, scan: Tensor | CameraScan) -> Detector3D:
+def build_detector(arguments: argparse.Namespace, config: Config, scan: Scan) -> Detector3D:
     """Return the config's detector with the weights that the command line names."""
     torch.manual_seed(0)
     detector = MODELS.build(config.model).eval()
@@ -116,7 +116,7 @@ def build_detector(arguments: argparse.Namespace, config: Config, scan: Tensor |
 
 
 @torch.no_grad()
-def measure_norms(detector: Detector3D, scan: Tensor | CameraScan) -> Detector3D:
+def measure_norms(detector: Detector3D, scan: Scan) -> Detector3D:
     """Give the norms of an untrained detector the statistics of a scan.
 
     Without them its heat is nearly the same everywhere, and which cells are hottest is decided by rounding.

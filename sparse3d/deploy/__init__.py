@@ -3,7 +3,7 @@
 `Runtime` needs no mmengine; exporting (`sparse3d.deploy.onnx`) does, and is imported on its own.
 """
 
-from .camera_inputs import CameraScan
 from .runtime import Runtime
+from .sensor_scan import CameraScan, FusionScan
 
-__all__ = ["CameraScan", "Runtime"]
+__all__ = ["CameraScan", "FusionScan", "Runtime"]

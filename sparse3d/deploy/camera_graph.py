@@ -10,9 +10,11 @@ from torch import nn
 
 from sparse3d.models import Detector3D
 
-from .camera_inputs import CameraInputs, CameraScan
+from .camera_inputs import CameraInputs
+from .image_inputs import ImageInputs
 from .map_graph import MapGraph
 from .named import Named
+from .sensor_scan import CameraScan
 
 
 class CameraGraph(nn.Module):
@@ -53,12 +55,8 @@ def camera_inputs(detector: Detector3D, scan: CameraScan) -> CameraInputs:
         features = detector.image_branch.extract(torch.zeros(1, 1, 3, height, width))[0]
     return CameraInputs(
         grid=transform.grid,
-        num_cameras=len(scan.cameras),
-        image_size=(height, width),
+        images=ImageInputs.of(normalizer, scan),
         num_columns=features.shape[-1],
         depth_bins=transform.depth_bins,
         cells=transform.cells,
-        mean=tuple(normalizer.mean.flatten().tolist()),
-        std=tuple(normalizer.std.flatten().tolist()),
-        bgr=normalizer.bgr,
     )

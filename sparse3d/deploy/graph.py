@@ -15,9 +15,13 @@ from torch import nn
 
 from sparse3d.models import (
     DSVT,
+    DepthAwareImageBranch,
     Detector3D,
+    DetectorBranch,
     DynamicVoxelEncoder,
+    FasterRCNN,
     FocalEncoder,
+    HeightAwareBranch,
     ImageBEVBranch,
     MeanVoxelEncoder,
     PointBranch,
@@ -28,19 +32,31 @@ from sparse3d.models.bev.scatter import lay_out
 
 from .autoware_graph import PluginConvolution, PluginGraph
 from .camera_graph import CameraGraph, camera_inputs
-from .camera_inputs import CameraInputs, CameraScan
+from .camera_inputs import CameraInputs
 from .coord_inputs import CoordIndexing
 from .folding import fold_dense
+from .fusion_graph import FusionGraph, fusion_inputs
+from .fusion_inputs import FusionInputs
 from .inputs import DescribedPoints, MeanPoints, PointInputs, tree_of
 from .manifest import AUTOWARE, PLAIN
 from .map_graph import MapGraph
 from .named import Named
 from .outputs import OUTPUTS, Outputs
+from .region_graph import BoxGraph, ImageGraph, QueryGraph, region_inputs
+from .region_inputs import RegionInputs
+from .sensor_scan import CameraScan
 from .set_inputs import SetIndexing, stages_of
 from .sparse_graph import Piece, SparseGraph, Surveyor, TableConvolution, cut
 from .table_inputs import Segment, TableIndexing
 
 MAX_PILLARS, MAX_VOXELS, MAX_POINTS = 40_000, 120_000, 500_000
+BRANCHES = (
+    (PointBranch, type(None)),
+    (SparseConvBranch, type(None)),
+    (type(None), ImageBEVBranch),
+    (HeightAwareBranch, DepthAwareImageBranch),
+    (type(None), DetectorBranch),
+)
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # of the graph as traced
 
 
@@ -55,7 +71,7 @@ class Plan:
         dialect: which operators they are made of, one of ``DIALECTS``.
     """
 
-    prepare: PointInputs | CameraInputs
+    prepare: PointInputs | CameraInputs | FusionInputs | RegionInputs
     graphs: list[nn.Module]
     outputs: Outputs
     dialect: str = PLAIN
@@ -72,14 +88,14 @@ def plan(
     """Return what is exported of a detector, made of copies of its modules.
 
     Args:
-        detector: a LiDAR detector, or one that looks at images from above.
+        detector: of LiDAR, of cameras, or of both.
         precision: ``"fp32"``, ``"fp16"``, or ``"int8"``, whose graph is quantised once it is written.
         max_voxels: voxels of a scan at most; None takes 40,000 for pillars and 120,000 for voxels, or what the grid
             has if that is less.
         max_points: points of a scan inside of the grid at most, where a graph reads points; None takes 500,000, which
             is well above ten sweeps of nuScenes (about 300,000).
         dialect: ``"plain"``, standard operators, or ``"autoware"``, sparse convolutions as nodes of Autoware's plugins.
-        scan: of the number of cameras and the size that a camera detector is exported for.
+        scan: of the number of cameras and the size that a detector that sees images is exported for.
 
     Raises:
         ValueError: if a part of the detector has no way into a graph yet; it is named.
@@ -91,6 +107,8 @@ def plan(
     grid = detector.point_branch.grid
     voxels = max_voxels or min(prod(grid.shape), MAX_PILLARS if grid.shape[0] == 1 else MAX_VOXELS)
     fold_dense(detector)
+    if detector.image_branch is not None:
+        return _plan_fusion(detector, precision, dialect, voxels, scan)
     if type(detector.point_branch) is SparseConvBranch:
         return _plan_plugin(detector, dtype, voxels) if dialect == AUTOWARE else _plan_tables(detector, dtype, voxels)
     if dialect == AUTOWARE:
@@ -102,17 +120,18 @@ def plan(
 
 def check_parts(detector: Detector3D) -> None:
     """Raise ``ValueError`` for a detector with a part that cannot be exported."""
-    branch = detector.point_branch
     if type(detector.head).__name__ not in OUTPUTS:
         raise ValueError(f"export: head is a {type(detector.head).__name__}; known are {', '.join(OUTPUTS)}")
-    if branch is None and type(detector.image_branch) is ImageBEVBranch:
+    branch, found = detector.point_branch, (type(detector.point_branch), type(detector.image_branch))
+    if found not in BRANCHES:
+        names = " and ".join(each.__name__ for each in found if each is not type(None))
+        raise ValueError(f"export: a detector of {names} has no way into a graph yet")
+    if branch is None:
+        boxes_2d = getattr(detector.image_branch, "detector", None)
+        if boxes_2d is not None and type(boxes_2d) is not FasterRCNN:
+            raise ValueError(f"export: the 2D detector is a {type(boxes_2d).__name__}; known is FasterRCNN")
         return
-    if detector.image_branch is not None or type(branch) not in (PointBranch, SparseConvBranch):
-        raise ValueError(
-            "export: only detectors with one branch, a PointBranch, a SparseConvBranch or an ImageBEVBranch, can be "
-            "exported yet"
-        )
-    sparse = type(branch) is SparseConvBranch
+    sparse = isinstance(branch, SparseConvBranch)
     parts = [
         ("voxel_encoder", branch.voxel_encoder, (MeanVoxelEncoder,) if sparse else (DynamicVoxelEncoder,)),
         ("backbone", branch.backbone, (SparseEncoder, FocalEncoder) if sparse else (DSVT, type(None))),
@@ -224,11 +243,41 @@ def _mean_inputs(detector: Detector3D, indexing: TableIndexing | CoordIndexing) 
 
 
 def _plan_cameras(detector: Detector3D, precision: str, dialect: str, scan: CameraScan | None) -> Plan:
+    scan, dtype = _check_images(precision, dialect, scan), PRECISIONS[precision]
+    if type(detector.image_branch) is DetectorBranch:
+        return _plan_regions(detector, dtype, scan)
+    prepare = camera_inputs(detector, scan)
+    fold_dense(detector)
+    graph = CameraGraph(detector, dtype).eval()
+    return Plan(prepare, [graph], graph.map_graph.outputs)
+
+
+def _plan_regions(detector: Detector3D, dtype: torch.dtype, scan: CameraScan) -> Plan:
+    prepare = region_inputs(detector, scan)
+    fold_dense(detector)
+    outputs, by_cells = OUTPUTS["MV2DHead"].of(detector.head), detector.head.by_cells
+    images, boxes = ImageGraph(detector, dtype), BoxGraph(detector)
+    return Plan(prepare, [images.eval(), boxes.eval(), QueryGraph(detector, by_cells=by_cells).eval()], outputs)
+
+
+@torch.no_grad()
+def _plan_fusion(detector: Detector3D, precision: str, dialect: str, max_voxels: int, scan: CameraScan | None) -> Plan:
+    scan, dtype = _check_images(precision, dialect, scan), PRECISIONS[precision]
+    backbone = detector.point_branch.backbone
+    pieces = cut(backbone)
+    surveyor, segments = _survey(detector, pieces)
+    points = _mean_inputs(detector, TableIndexing(backbone.spatial_shape, max_voxels, segments))
+    prepare = fusion_inputs(detector, points, scan)
+    encoder = SparseGraph(
+        pieces[0], lambda each: TableConvolution(each, surveyor.table_of[each]), dtype, True, None, backbone.out_shape
+    )
+    graph = FusionGraph(encoder, detector, prepare.images.input_size, dtype).eval()
+    return Plan(prepare, [graph], graph.outputs)
+
+
+def _check_images(precision: str, dialect: str, scan: CameraScan | None) -> CameraScan:
     if precision == "int8" or dialect != PLAIN:
         raise ValueError(f"export: cameras take fp32 or fp16 and standard operators, got {precision}, {dialect}")
     if scan is None:
         raise ValueError("export: a camera detector is exported for the number and size of the images of a scan")
-    prepare = camera_inputs(detector, scan)
-    fold_dense(detector)
-    graph = CameraGraph(detector, PRECISIONS[precision]).eval()
-    return Plan(prepare, [graph], graph.map_graph.outputs)
+    return scan

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse3d.structures import Grid
+from sparse3d.structures import Grid, Voxels
 from sparse3d_ops import Segments, SegmentTree, describe_points, mean_points, voxelize
 from sparse3d_ops.segment_tree import DEPTH, FAN
 
@@ -189,22 +189,30 @@ class PointInputs:
             ValueError: if the points have another shape or dtype or are not finite, or the scan is too large for the
                 exported ranges.
         """
+        return as_int32(self.describe(self.sort(points)))
+
+    def sort(self, points: Tensor) -> Voxels:
+        """Return the points ``[P, num_features]`` in voxels; errors as ``__call__``."""
         self._check_points(points)
         grid, none = self.grid, torch.zeros(len(points), dtype=torch.int64)
         found = voxelize(points, none, grid.point_range, grid.voxel_size, 1, keep_outside_z=self.keep_outside_z)
         inside = found.point_to_voxel >= 0
         _check_count("voxels", len(found.coords), self.max_voxels)
-        encoded = self.encoding(points[inside], found.point_to_voxel[inside], found.coords, grid)
-        indexed = self.indexing(found.coords)
-        return _as_int32(Feed({**encoded, **indexed.named}, indexed.sites))
+        return Voxels(found.coords, points[inside], found.point_to_voxel[inside], 1)
 
-    def grow(self, graph: int, feed: Feed, outputs: Named) -> Feed:
+    def describe(self, voxels: Voxels) -> Feed:
+        """Return the first graph's inputs for points in voxels; errors as ``__call__``."""
+        encoded = self.encoding(voxels.points, voxels.point_to_voxel, voxels.coords, self.grid)
+        indexed = self.indexing(voxels.coords)
+        return Feed({**encoded, **indexed.named}, indexed.state)
+
+    def go_on(self, graph: int, feed: Feed, outputs: Named) -> Feed:
         """Return the inputs of the graph after a given one, from that one's inputs and outputs.
 
         Raises:
             ValueError: if more voxels grew than the exported ranges allow.
         """
-        return _as_int32(self.indexing.grow(graph, feed.sites, outputs))
+        return as_int32(self.indexing.grow(graph, feed.state, outputs))
 
     def _check_points(self, points: Tensor) -> None:
         if points.dtype != torch.float32 or points.ndim != 2 or points.shape[1] != self.num_features:
@@ -235,13 +243,13 @@ class PointInputs:
         return {name: limit for name, limit in limits.items() if name in named}
 
 
-def run_graphs(prepare: PointInputs, graphs: Sequence[Graph], feed: Feed) -> Iterator[tuple[Named, Named]]:
+def run_graphs(prepare: Any, graphs: Sequence[Graph], feed: Feed) -> Iterator[tuple[Named, Named]]:
     """Run the graphs of a model one after the other on the first one's inputs, and yield inputs and outputs of each."""
     for number, graph in enumerate(graphs):
         outputs = graph(feed.named)
         yield feed.named, outputs
         if number + 1 < len(graphs):
-            feed = prepare.grow(number, feed, outputs)
+            feed = prepare.go_on(number, feed, outputs)
 
 
 def _check_count(what: str, found: int, limit: int) -> None:
@@ -252,7 +260,8 @@ def _check_count(what: str, found: int, limit: int) -> None:
         )
 
 
-def _as_int32(feed: Feed) -> Feed:
+def as_int32(feed: Feed) -> Feed:
+    """Return the same with indices as graphs take them."""
     return Feed(
-        {name: each.int() if each.dtype == torch.int64 else each for name, each in feed.named.items()}, feed.sites
+        {name: each.int() if each.dtype == torch.int64 else each for name, each in feed.named.items()}, feed.state
     )

@@ -2,8 +2,9 @@
 
     model.onnx      the graph; model_0.onnx, model_1.onnx, ... where voxels grow between several
     deploy.json     this manifest: inputs and their ranges, grid, classes, decoding, versions, checksums
-    golden.npz      one scan ("points", or "images" and "cameras/..."), each graph's inputs ("model/in/...") and
-                    PyTorch's outputs ("model/out/...") for it, the detector's boxes ("boxes", "scores", "labels")
+    golden.npz      one scan ("points", "images" and "cameras/...", or all of them), each graph's inputs
+                    ("model/in/...") and PyTorch's outputs ("model/out/...") for it, the detector's boxes ("boxes",
+                    "scores", "labels")
     parity.json     how far ONNX Runtime was from PyTorch on that scan
 
 A C++ program needs the graphs and the manifest; golden.npz tells it whether it does the same.
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = "sparse3d-deploy"
-VERSION = 2
+VERSION = 3
 MANIFEST, GOLDEN, PARITY = "deploy.json", "golden.npz", "parity.json"
 PLAIN, AUTOWARE = DIALECTS = ("plain", "autoware")
 BLOCK = 1 << 20  # bytes read at once
@@ -68,7 +69,7 @@ class Manifest:
         dialect: ``"plain"``, standard operators, or ``"autoware"``, with nodes of Autoware's plugins.
         class_names: labels are positions in it.
         grid: arguments of the head's ``Grid``.
-        preparation: type and arguments of the inputs besides the grid, ``PointInputs`` or ``CameraInputs``.
+        preparation: type and arguments of the inputs besides the grid, one of those that `runtime.py` lists.
         head: name of the head's class, which says how outputs are decoded.
         decoding: arguments of that decoding.
         graphs: in the order in which they run.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sparse3d.models import Features
 
 from .named import Named
-from .outputs import OUTPUTS
+from .outputs import OUTPUTS, as_output
 
 
 class MapGraph(nn.Module):
@@ -30,8 +30,4 @@ class MapGraph(nn.Module):
     def forward(self, bev: Tensor) -> Named:
         """Return what the head makes of a map ``[1, C, Y, X]``, by name."""
         output = self.head(Features(bev=self.bev_backbone(bev).to(self.head_dtype)))
-        return {name: _as_output(each) for name, each in self.outputs.name(output).items()}
-
-
-def _as_output(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+        return {name: as_output(each) for name, each in self.outputs.name(output).items()}

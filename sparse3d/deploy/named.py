@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
-
-from sparse3d_ops.sparse import Sites
 
 Named = dict[str, Tensor]
 Graph = Callable[[Named], Named]
@@ -20,8 +19,8 @@ class Feed:
 
     Args:
         named: the graph's inputs.
-        sites: the active voxels at its end, from which the next graph's grow; None where there is no next one.
+        state: what the inputs of the next graph are made of besides its outputs; None where there is no next one.
     """
 
     named: Named
-    sites: Sites | None = None
+    state: Any = None

@@ -10,20 +10,20 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparse3d.models import Detector3D
-from sparse3d.structures import Detections, Sample
+from sparse3d.structures import Detections
 
 from . import autoware_graph
-from .camera_inputs import CameraScan
 from .graph import Plan, plan
 from .inputs import run_graphs
 from .manifest import (
@@ -42,6 +42,8 @@ from .named import Named, Shape
 from .parity import TOLERANCES, Parity, compare_boxes, compare_outputs
 from .quantization import quantize
 from .runtime import Runtime
+from .scans import as_sample
+from .sensor_scan import CameraScan, FusionScan, Scan, scan_to_arrays
 from .tracing import OPSET, tracing_points, write_graph
 
 PARTIAL_SUFFIX = ".partial"
@@ -72,7 +74,7 @@ class ExportOptions:
 def export_detector(
     detector: Detector3D,
     class_names: list[str],
-    scan: Tensor | CameraScan,
+    scan: Scan,
     directory: str | Path,
     options: ExportOptions | None = None,
     calibration: Sequence[Tensor] = (),
@@ -82,7 +84,7 @@ def export_detector(
     Args:
         detector: with its trained weights; it is copied.
         class_names: names of the labels.
-        scan: points ``[P, F]`` of one scan, or what cameras see at one time; it becomes the golden input.
+        scan: points ``[P, F]`` of one scan, what cameras see at one time, or both; it becomes the golden input.
         directory: where to write; it must not exist yet.
         options: see ``ExportOptions``.
         calibration: scans ``[P, F]`` like those that the model will meet, for int8.
@@ -112,7 +114,7 @@ def export_detector(
     partial = directory.with_name(directory.name + PARTIAL_SUFFIX)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_graphs(reference, exported, scan if seen else tracing_points(exported.prepare), partial)
+    write_graphs(reference, exported, tracing_scan(exported.prepare, scan), partial)
     if options.precision == "int8":
         quantize_graphs(reference, calibration, partial)
     save_golden(partial / GOLDEN, scan, manifest, exchanges, boxes)
@@ -140,26 +142,26 @@ def check_packages() -> None:
 
 
 @torch.no_grad()
-def run_pytorch(reference: Plan, scan: Tensor | CameraScan) -> list[Exchange]:
+def run_pytorch(reference: Plan, scan: Scan) -> list[Exchange]:
     """Return inputs and outputs of each graph as PyTorch computes them in float32."""
     return list(run_graphs(reference.prepare, reference.graphs, reference.prepare(scan)))
 
 
 @torch.no_grad()
-def detect(detector: Detector3D, scan: Tensor | CameraScan) -> Detections:
+def detect(detector: Detector3D, scan: Scan) -> Detections:
     """Return what the detector itself finds in a scan."""
     found = detector.eval().test_step([as_sample(scan)])[0].pred
     return Detections(found.boxes, found.scores, found.labels)
 
 
-def as_sample(scan: Tensor | CameraScan) -> Sample:
-    """Return a sample of points, or of images and their cameras."""
-    if isinstance(scan, CameraScan):
-        return Sample().replace(images=scan.images, cameras=scan.cameras)
-    return Sample().replace(points=scan)
-
-
 # -- the graphs -------------------------------------------------------------------------------------------------------
+
+
+def tracing_scan(prepare: Any, scan: Scan) -> Scan:
+    """Return a scan for which no dimension of the inputs is 0 or 1; cameras are those of a given one."""
+    if isinstance(scan, FusionScan):
+        return replace(scan, points=tracing_points(prepare.points))
+    return scan if isinstance(scan, CameraScan) else tracing_points(prepare)
 
 
 def quantize_graphs(reference: Plan, calibration: Sequence[Tensor], folder: Path) -> None:
@@ -171,7 +173,7 @@ def quantize_graphs(reference: Plan, calibration: Sequence[Tensor], folder: Path
         quantize(folder / file, feeds, is_first=number == 0, is_last=file == files[-1])
 
 
-def write_graphs(reference: Plan, exported: Plan, scan: Tensor | CameraScan, folder: Path) -> None:
+def write_graphs(reference: Plan, exported: Plan, scan: Scan, folder: Path) -> None:
     """Trace the graphs of a plan on a scan and write them as ONNX into a folder.
 
     Raises:
@@ -189,9 +191,7 @@ def write_graphs(reference: Plan, exported: Plan, scan: Tensor | CameraScan, fol
 # -- golden data and parity -------------------------------------------------------------------------------------------
 
 
-def save_golden(
-    path: Path, scan: Tensor | CameraScan, manifest: Manifest, exchanges: list[Exchange], boxes: Detections
-) -> None:
+def save_golden(path: Path, scan: Scan, manifest: Manifest, exchanges: list[Exchange], boxes: Detections) -> None:
     """Write a scan, what each graph takes and returns for it, and the boxes that the detector finds."""
     arrays = {
         f"{spec.stem}/{kind}/{name}": each.numpy()
@@ -200,11 +200,10 @@ def save_golden(
         for name, each in named.items()
     }
     found = {"boxes": boxes.boxes.numpy(), "scores": boxes.scores.numpy(), "labels": boxes.labels.numpy()}
-    scanned = scan.to_arrays() if isinstance(scan, CameraScan) else {"points": scan.numpy()}
-    np.savez_compressed(path, **scanned, **found, **arrays)
+    np.savez_compressed(path, **scan_to_arrays(scan), **found, **arrays)
 
 
-def check_export(folder: Path, scan: Tensor | CameraScan, exchanges: list[Exchange], boxes: Detections) -> Parity:
+def check_export(folder: Path, scan: Scan, exchanges: list[Exchange], boxes: Detections) -> Parity:
     """Run an exported folder on its golden scan through the runtime, and write parity.json.
 
     Raises:

@@ -13,19 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sparse3d.results import NamedDetections
 from sparse3d.structures import Grid
 
 from . import autoware
-from .camera_inputs import CameraInputs, CameraScan
+from .camera_inputs import CameraInputs
+from .fusion_inputs import FusionInputs
 from .inputs import PointInputs, run_graphs
 from .manifest import AUTOWARE, Manifest
 from .named import Feed, Graph, Named
 from .outputs import OUTPUTS, Outputs
+from .region_inputs import RegionInputs
+from .sensor_scan import CameraScan, Scan
 
-PREPARATIONS = {each.__name__: each for each in (PointInputs, CameraInputs)}
+PREPARATIONS = {each.__name__: each for each in (PointInputs, CameraInputs, FusionInputs, RegionInputs)}
 CPU = ("CPUExecutionProvider",)
 ERRORS_ONLY = 3  # its warnings are about nodes that it cannot optimise, dozens of them in half precision
 
@@ -45,6 +47,7 @@ class Runtime:
     Example:
         >>> detections = Runtime("exported/dsvt")(points)  # [P, F] float32
         >>> detections = Runtime("exported/matrixvt")(CameraScan(images, cameras))
+        >>> detections = Runtime("exported/sparsefusion")(FusionScan(images, cameras, points))
     """
 
     def __init__(self, directory: str | Path, providers: Sequence[str] = CPU, threads: int | None = None) -> None:
@@ -65,12 +68,13 @@ class Runtime:
             for spec in self.manifest.graphs
         ]
 
-    def __call__(self, scan: Tensor | np.ndarray | CameraScan) -> NamedDetections:
+    def __call__(self, scan: Scan | np.ndarray) -> NamedDetections:
         """Detect in one scan.
 
         Args:
             scan: points ``[P, F]`` float32 with the columns of training (``x, y, z`` first, metres); sweeps are already
-                in the frame of the scan. It may be empty. Or, for a camera detector, images with their calibration.
+                in the frame of the scan. It may be empty. Or images with their calibration, or all of it, by what the
+                detector looks at.
 
         Raises:
             ValueError: if points or images have another shape or dtype, or points are not finite or more than the
@@ -78,7 +82,7 @@ class Runtime:
         """
         return self.decode(self.run(self.prepare(scan)))
 
-    def prepare(self, scan: Tensor | np.ndarray | CameraScan) -> Feed:
+    def prepare(self, scan: Scan | np.ndarray) -> Feed:
         """Return the first graph's inputs for one scan."""
         return self.preparation(scan if isinstance(scan, CameraScan) else torch.as_tensor(scan))
 

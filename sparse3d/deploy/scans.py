@@ -21,8 +21,8 @@ from sparse3d.datasets.nuscenes_schema import CAMERA_CHANNELS
 from sparse3d.datasets.transforms import Compose
 from sparse3d.structures import Frame, Sample
 
-from .camera_inputs import CameraScan
 from .rigs import make_images, make_rig
+from .sensor_scan import CameraScan, FusionScan, Scan
 
 NUM_CYLINDERS = 300
 NEAREST, FARTHEST = 3.0, 80.0  # metres
@@ -77,8 +77,8 @@ def make_scan(sensor: str, num_features: int = 5, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.pad(points, ((0, 0), (0, num_features - points.shape[1]))))
 
 
-def config_scan(config: Config, folder: Path | None = None) -> Tensor | CameraScan:
-    """Return a scan as a config's model reads it: points, or for a model without a point branch what cameras see.
+def config_scan(config: Config, folder: Path | None = None) -> Scan:
+    """Return a scan as a config's model reads it: points, what cameras see, or both.
 
     Args:
         config: a resolved config.
@@ -91,7 +91,7 @@ def config_scan(config: Config, folder: Path | None = None) -> Tensor | CameraSc
     return config_scans(config, folder, [0])[0]
 
 
-def calibration_scans(config: Config, folder: Path | None, count: int) -> list[Tensor | CameraScan]:
+def calibration_scans(config: Config, folder: Path | None, count: int) -> list[Scan]:
     """Return scans spread evenly over a folder's frames, without the first one, which is golden, if there are others.
 
     Arguments and errors as ``config_scan``; fewer frames than ``count`` give fewer scans.
@@ -101,18 +101,38 @@ def calibration_scans(config: Config, folder: Path | None, count: int) -> list[T
     return config_scans(config, folder, places.tolist())
 
 
-def config_scans(config: Config, folder: Path | None, numbers: Sequence[int]) -> list[Tensor | CameraScan]:
+def config_scans(config: Config, folder: Path | None, numbers: Sequence[int]) -> list[Scan]:
     """Return several scans, by their numbers; arguments and errors as ``config_scan``."""
-    dataset, sees = config.test_dataloader.dataset, config.model.get("point_branch") is None
-    if folder is None and sees:
-        rig = make_rig(len(config.get("camera_names", CAMERA_CHANNELS)), tuple(config.image_size))
-        return [CameraScan(make_images(rig, seed=number), rig) for number in numbers]
     if folder is None:
-        sensor = "waymo" if "Waymo" in dataset.type else "nuscenes"
-        return [make_scan(sensor, config.num_point_features, seed=number) for number in numbers]
-    frames, pipeline = _frames(folder), Compose(dataset.pipeline)
-    samples = [pipeline(Sample.from_frame(frames[number]), np.random.default_rng(0)) for number in numbers]
-    return [CameraScan(each.images, each.cameras) if sees else each.points for each in samples]
+        return [_made_up(config, number) for number in numbers]
+    frames, pipeline = _frames(folder), Compose(config.test_dataloader.dataset.pipeline)
+    return [as_scan(pipeline(Sample.from_frame(frames[number]), np.random.default_rng(0))) for number in numbers]
+
+
+def as_scan(sample: Sample) -> Scan:
+    """Return what a sample holds of points, images and cameras; the images have to be of one size."""
+    if "images" not in sample:
+        return sample.points
+    images = torch.stack(list(sample.images))
+    if "points" not in sample:
+        return CameraScan(images, sample.cameras)
+    return FusionScan(images, sample.cameras, sample.points)
+
+
+def as_sample(scan: Scan) -> Sample:
+    """Return the sample that a detector takes."""
+    return Sample().replace(**({"points": scan} if isinstance(scan, Tensor) else vars(scan)))
+
+
+def _made_up(config: Config, seed: int) -> Scan:
+    sensors = {}
+    if config.model.get("point_branch") is not None:
+        sensor = "waymo" if "Waymo" in config.test_dataloader.dataset.type else "nuscenes"
+        sensors["points"] = make_scan(sensor, config.num_point_features, seed=seed)
+    if config.model.get("image_branch") is not None:
+        rig = make_rig(len(config.get("camera_names", CAMERA_CHANNELS)), tuple(config.image_size))
+        sensors.update(images=make_images(rig, seed=seed), cameras=rig)
+    return as_scan(Sample().replace(**sensors))
 
 
 def _frames(folder: Path) -> Sequence[Frame]:

@@ -217,12 +217,18 @@ class SparseGraph(nn.Module):
 
     def forward(self, named: Named) -> Named:
         """Return ``features`` and ``scores`` for a growth, or what the head makes of them."""
+        if self.scores is None:
+            return self.map_graph(self.make_map(named))
+        x = self._encode(named)
+        return {"features": x.features.float(), "scores": self.scores(x).features.float().sigmoid()}
+
+    def make_map(self, named: Named) -> Tensor:
+        """Return the bird's-eye map ``[1, C x layers, Y, X]`` at the end of the last piece."""
+        return stack_rows(self._encode(named).features, named["bev_cells"].long(), 1, self.map_shape)
+
+    def _encode(self, named: Named) -> GraphTensor:
         x = self.first(GraphTensor(named["voxel_features"].to(self.first_dtype), named))
-        x = self.layers(x.replace_features(x.features.to(self.dtype)))
-        if self.scores is not None:
-            scores = self.scores(x).features.float().sigmoid()
-            return {"features": x.features.float(), "scores": scores}
-        return self.map_graph(stack_rows(x.features, named["bev_cells"].long(), 1, self.map_shape))
+        return self.layers(x.replace_features(x.features.to(self.dtype)))
 
 
 def exchange(layers: nn.Module, make: Callable[[Convolution], SparseModule]) -> None:

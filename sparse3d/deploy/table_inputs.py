@@ -120,7 +120,7 @@ class TableIndexing:
         assert growth is not None  # of every graph but the last one
         grown = growth(SparseTensor.on(sites, outputs["features"]), outputs["scores"])
         feed = self._read(graph + 1, grown.sites)
-        return Feed({"voxel_features": grown.features, **feed.named}, feed.sites)
+        return Feed({"voxel_features": grown.features, **feed.named}, feed.state)
 
     def _read(self, graph: int, sites: Sites) -> Feed:
         segment, named = self.segments[graph], {}

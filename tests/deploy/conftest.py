@@ -96,7 +96,11 @@ def focal_config(**focal: Any) -> dict[str, Any]:
 def build(model: dict[str, Any]) -> Detector3D:
     """A detector whose norms have seen something."""
     torch.manual_seed(0)
-    detector = MODELS.build(model)
+    return see_something(MODELS.build(model))
+
+
+def see_something(detector: Detector3D) -> Detector3D:
+    """Give norms other statistics than those that they begin with."""
     for module in detector.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)

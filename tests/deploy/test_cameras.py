@@ -19,10 +19,13 @@ from sparse3d.deploy.onnx import ExportOptions, detect, export_detector, run_pyt
 from sparse3d.deploy.operators import check_operators
 from sparse3d.deploy.parity import TOLERANCES, compare_boxes, relative_error
 from sparse3d.deploy.rigs import make_images, make_rig
+from sparse3d.deploy.sensor_scan import scan_from_arrays
 from sparse3d.models import Detector3D
 from sparse3d.structures import Boxes3D, Detections
 from tests.models import test_matrixvt as small
 from tests.models.build import CLASS_NAMES
+
+from .conftest import see_something
 
 SIZE, CAMERAS = (32, 64), 2
 
@@ -36,14 +39,10 @@ def scan(num_cameras: int = CAMERAS, seed: int = 0) -> CameraScan:
 def camera_detector() -> Detector3D:
     """A detector whose norms have seen something, and whose deformable taps look elsewhere."""
     torch.manual_seed(0)
-    detector = small.detector()
-    for module in detector.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    detector = see_something(small.detector())
     for parameter in detector.image_branch.view_transform.depth_net.depth[4].offsets.parameters():
         nn.init.normal_(parameter, std=0.2)
-    return detector.eval()
+    return detector
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_a_rig_that_stays_costs_nothing(camera_detector: Detector3D) -> None:
 def test_the_golden_scan_is_whole(exported: Path) -> None:
     """Images and calibration: enough to run it again."""
     with np.load(exported / GOLDEN) as golden:
-        again = CameraScan.from_arrays(golden)
+        again = scan_from_arrays(golden)
         boxes, scores, labels = (torch.from_numpy(golden[name]) for name in ("boxes", "scores", "labels"))
     assert torch.equal(again.images, scan().images) and again.cameras.names == scan().cameras.names
     expected = Detections(Boxes3D(boxes), scores, labels)

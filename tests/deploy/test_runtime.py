@@ -114,7 +114,7 @@ def test_a_manifest_that_was_cut_off(copied: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"version": 99}, "expected format sparse3d-deploy version 2"), ({"grid": None}, "entries .'grid'. are missing")],
+    [({"version": 99}, "expected format sparse3d-deploy version 3"), ({"grid": None}, "entries .'grid'. are missing")],
 )
 def test_a_manifest_of_another_kind(copied: Path, change: dict, message: str) -> None:
     path = copied / "deploy.json"

@@ -129,7 +129,7 @@ def test_voxels_grow_between_the_graphs_as_in_training(exported_chain: Path, foc
     runtime = Runtime(exported_chain, threads=1)
     feed, begun = runtime.prepare(points), []
     for number, graph in enumerate(runtime.graphs[:-1]):
-        feed = runtime.preparation.grow(number, feed, graph(feed.named))
+        feed = runtime.preparation.go_on(number, feed, graph(feed.named))
         begun.append(len(feed.named["voxel_features"]))
     assert begun == grown
     assert begun[0] > len(runtime.prepare(points).named["voxel_features"])

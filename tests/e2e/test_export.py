@@ -86,7 +86,7 @@ def test_a_chain_of_graphs(python: str, tmp_path: Path) -> None:
     out = tmp_path / "times.json"
     run(python, "tools/benchmark_deploy.py", FOCAL, tmp_path / "model", "--runs", "1", "--json", out, *grid)
     stages = [each["stage"] for each in json.loads(out.read_text())["timings"]["runtime (CPUExecutionProvider)"]]
-    assert stages[1:4] == ["model_0", "grow, index (1)", "model_1"]
+    assert stages[1:4] == ["model_0", "between graphs (1)", "model_1"]
     assert stages[-2:] == ["decode", "whole model"]
 
 

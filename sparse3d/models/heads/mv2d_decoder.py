@@ -59,7 +59,7 @@ class MV2DDecoderLayer(nn.Module):
         return self.norm3(queries + self.dropout(inner))
 
     def _look(self, placed: Tensor, memory: Memory) -> Tensor:
-        grouped = placed.reshape(len(memory.keys), -1, placed.shape[-1])
+        grouped = placed.reshape(memory.keys.shape[0], -1, placed.shape[-1])
         keys = memory.keys + memory.positions
         return self.cross_attention(grouped, keys, memory.keys, _bias(memory.hidden, placed)).view_as(placed)
 

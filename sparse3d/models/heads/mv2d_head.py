@@ -180,7 +180,7 @@ class MV2DHead(BaseModule):
         regions = self._pool(maps, rois)
         references = self.place(regions, *rois.describe(views, CELLS))
         memory = self.look_up(maps, regions, self.looks(views, rois, maps.shape[3:]))
-        hidden = None if bool(rois.valid.all()) else _hide_empty_slots(rois.valid)
+        hidden = None if bool(rois.valid.all()) else hide_empty_slots(rois.valid)
         if denoising is not None:
             references, memory, hidden = self._prepend(denoising, references, memory, rois.valid)
         logits, codes = self.refine(references, memory, hidden)
@@ -229,7 +229,7 @@ class MV2DHead(BaseModule):
         noisy = self._to_parts(denoising.boxes[:, :3]).clamp(NEAR_EDGE, 1 - NEAR_EDGE)
         references = torch.cat([denoising.fill(noisy, len(valid)), references], dim=1)
         filled = denoising.fill(torch.ones_like(noisy[:, :1]), len(valid))[..., 0] > 0
-        hidden = _hide_empty_slots(torch.cat([filled, valid], dim=1)) | denoising.hidden(valid.shape[1])
+        hidden = hide_empty_slots(torch.cat([filled, valid], dim=1)) | denoising.hidden(valid.shape[1])
         return references, memory.with_all(denoising.num_slots), hidden
 
     def refine(self, references: Tensor, memory: Memory, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -366,7 +366,7 @@ class MV2DHead(BaseModule):
         return [InstanceData(**vars(each)) for each in self.decoder(logits, output.codes[-1])]
 
 
-def _hide_empty_slots(filled: Tensor) -> Tensor:
+def hide_empty_slots(filled: Tensor) -> Tensor:
     """Return ``[B, Q, Q]`` for ``[B, Q]``: True where a column is an empty slot, but for the slot itself."""
     own = torch.eye(filled.shape[1], dtype=torch.bool, device=filled.device)
     return ~filled[:, None] & ~own
