@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sparse3d.config import load_config
 from sparse3d.datasets.transforms import ResizeImages
+from sparse3d.encoding.image_sampling import PixelRule, read_pixels, sample_images
 from sparse3d.models import Detector3D, FocalConv
-from sparse3d.models.points.image_sampling import PixelRule, read_pixels, sample_images
 from sparse3d.registry import MODELS
 from sparse3d.structures import Cameras, Sample
 from sparse3d.structures.cameras import TENSORS

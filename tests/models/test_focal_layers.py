@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sparse3d.encoding.voxel_positions import voxel_positions
 from sparse3d.models import FocalConv, GroundTruth
-from sparse3d.models.points.focal_layers import importance_loss, inside_objects, voxel_positions
+from sparse3d.models.points.focal_layers import importance_loss, inside_objects
 from sparse3d.structures import Boxes3D, Grid
 from sparse3d_ops.sparse import SparseTensor
 from sparse3d_ops.sparse.growth import OFFSETS, choose_foreground, foreground_weights, grow, propose

@@ -13,13 +13,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sparse3d.encoding.voxel_positions import voxel_positions
 from sparse3d.registry import MODELS
 from sparse3d.structures import Grid
 from sparse3d_ops.sparse import Sites, SparseTensor
 
 from ..targets.ground_truth import GroundTruth
 from .focal_conv import FocalConv, Look
-from .focal_layers import BOX_RULES, importance_loss, inside_objects, voxel_positions
+from .focal_layers import BOX_RULES, importance_loss, inside_objects
 from .sparse_encoder import Losses, SparseEncoder
 
 

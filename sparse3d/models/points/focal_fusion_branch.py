@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sparse3d.encoding.image_sampling import ImageView, PixelRule
 from sparse3d.registry import MODELS
 
 from ..features import Features
-from .image_sampling import ImageView, PixelRule
 from .sparse_branch import SparseConvBranch
 
 
@@ -35,4 +35,5 @@ class FocalFusionBranch(SparseConvBranch):
         """
         if image_features is None or image_features.images is None:
             raise ValueError("FocalFusionBranch: the detector has no image_branch, or it made no maps")
-        return dict(look=ImageView(image_features, self.grid, self.pixels))
+        maps, rigs, size = image_features.images[0], image_features.cameras, image_features.image_size
+        return dict(look=ImageView(maps, rigs, size, self.grid, self.pixels))

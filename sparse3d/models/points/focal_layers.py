@@ -8,9 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse3d.structures import Grid
 from sparse3d_ops import points_in_boxes
-from sparse3d_ops.sparse import Sites
 
 from ..targets.ground_truth import GroundTruth
 
@@ -34,19 +32,6 @@ def importance_loss(
     difference = 2 * importance.float() - 1
     q = torch.where(inside, difference, -difference).sigmoid()
     return -((1 - q).square() * q.log()).sum() / (2 * max(len(q), 1))
-
-
-def voxel_positions(
-    sites: Sites,
-    grid: Grid,
-    stride: int,
-) -> Tensor:
-    """Return the lower corners ``[N, 3]`` float32 ``(x, y, z)`` in metres of voxels that are ``stride`` cells long.
-
-    Corners, as published, not centres.
-    """
-    cells = sites.coords[:, [3, 2, 1]].float() * stride
-    return cells * cells.new_tensor(grid.voxel_size) + cells.new_tensor(grid.lower)
 
 
 def inside_objects(

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparse3d.checkpoints import focals_conv as names
+from sparse3d.encoding.image_sampling import PixelRule, sample_images
+from sparse3d.encoding.voxel_positions import voxel_positions
 from sparse3d.models import FocalConv, FocalEncoder, GroundTruth
-from sparse3d.models.points.focal_layers import importance_loss, inside_objects, voxel_positions
-from sparse3d.models.points.image_sampling import PixelRule, sample_images
+from sparse3d.models.points.focal_layers import importance_loss, inside_objects
 from sparse3d.structures import Boxes3D, Grid
 from sparse3d_ops.sparse import Sites, SparseTensor
 

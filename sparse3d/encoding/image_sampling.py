@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparse3d.structures import Grid
+from sparse3d.structures import Cameras, Grid
 from sparse3d_ops import Segments, segment_sum
 from sparse3d_ops.sparse import Sites
 
-from ..features import Features
-from .focal_layers import voxel_positions
+from .voxel_positions import voxel_positions
 
 
 @dataclass(frozen=True)
@@ -71,27 +70,31 @@ class ImageView:
     """What voxels see in the images of a batch.
 
     Args:
-        features: of the image branch, of which the finest map is looked at.
+        maps: ``[B, M, C, h, w]``, one of each of M cameras.
+        cameras: of each sample.
+        image_size: ``(height, width)`` of the images.
         grid: whose voxels look.
         rule: which pixel a voxel falls on. With a ``scale``, that is found in the image as recorded.
     """
 
-    features: Features
+    maps: Tensor
+    cameras: Sequence[Cameras]
+    image_size: tuple[int, int]
     grid: Grid
     rule: PixelRule
 
     def __call__(self, sites: Sites) -> Tensor:
         """Return the image features ``[N, C]`` of voxels of stride 1."""
-        rigs = self.features.cameras
+        rigs = self.cameras
         if self.rule.scale != 1:
             rigs = tuple(
                 replace(rig, image_aug=torch.eye(4).to(rig.image_aug).expand_as(rig.image_aug)) for rig in rigs
             )
         return sample_images(
-            self.features.images[0],
+            self.maps,
             [rig.lidar2img for rig in rigs],
             [rig.names for rig in rigs],
-            self.features.image_size,
+            self.image_size,
             voxel_positions(sites, self.grid, 1),
             sites.indices[:, 0],
             self.rule,
