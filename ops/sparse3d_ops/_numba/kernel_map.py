@@ -1,15 +1,26 @@
-"""Kernel maps on a CPU, without a table to look things up in.
+"""Kernel maps on a CPU, by bits.
 
-Sites are in key order, so the sites of one (z, y) line are neighbours, and under one tap the lines sought ascend with
-the lines that seek: both lists of lines are walked once side by side, and so are the sites of two lines that meet. One
-walk serves all taps of a line. See ``sparse/geometry.py`` for the rule; ``steps`` is int64 ``[4, 3]``: kernel size,
-stride, padding, dilation along (z, y, x).
+The occupied (z, y) lines of the fine grid lie side by side in a bitmap, one bit a cell, with as many empty cells before
+and after each line as a tap may point outside. Whether a tap finds a site is one bit, and the site's row is the number
+of bits before it; whether there is a line under a tap is one bit of a bitmap of lines. So nothing is sought, and no
+branch depends on where neighbours are. See ``sparse/geometry.py`` for the rule; ``steps`` is int64 ``[4, 3]``: kernel
+size, stride, padding, dilation along (z, y, x). Indices of inner loops are unsigned, which numba need not test for
+negative ones.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
+
+from . import threads
+from .bits import lowest, popcount
+
+PART_ROWS = 4096  # coarse sites whose pairs are found together, within a core's cache; measured
+STEPS_A_TAP = 2  # elementary steps of asking for a pair
+LANES = 8  # sites that are written at once
 
 
 @njit(cache=True, nogil=True)
@@ -30,22 +41,74 @@ def line_starts(
 
 
 @njit(cache=True, nogil=True)
-def key_lines(
+def lay_out(
     keys: np.ndarray,  # [N] int64, ascending
     width: int,
+    padding: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first key of each line, and last N: ``[L + 1]`` int64; and the lines' numbers ``[L]`` int64."""
-    starts, numbers = np.empty(len(keys) + 1, np.int64), np.empty(len(keys), np.int64)
-    lines = 0
-    begin = np.int64(-1)
+    """Return the numbers ``key // width`` of the lines that hold a site ``[L]``, and each site's bit ``[N]``, int64.
+
+    Site x of the line that is l-th among them has the bit ``l * (width + padding) + padding + x``.
+    """
+    lines, places = np.empty(len(keys), np.int64), np.empty(len(keys), np.int64)
+    count, begin, shift = 0, np.int64(-1), np.int64(0)
     for row in range(len(keys)):
         if begin < 0 or keys[row] - begin >= width:
-            number = keys[row] // width
-            begin = number * width
-            starts[lines], numbers[lines] = row, number
-            lines += 1
-    starts[lines] = len(keys)
-    return starts[: lines + 1].copy(), numbers[:lines].copy()
+            lines[count] = keys[row] // width
+            begin = lines[count] * width
+            shift = count * (width + padding) + padding - begin
+            count += 1
+        places[row] = keys[row] + shift
+    return lines[:count].copy(), places
+
+
+@njit(cache=True, nogil=True)
+def rank(
+    places: np.ndarray,  # [N] int64, ascending
+    size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a bitmap of ``size`` bits ``[W]`` uint64, and how many bits there are up to each word's end ``[W]`` int32.
+
+    The second is undefined for words without bits.
+    """
+    words, ends = np.zeros((size >> 6) + 1, np.uint64), np.empty((size >> 6) + 1, np.int32)
+    for row in range(len(places)):
+        place = np.uint64(places[row])
+        words[place >> np.uint64(6)] |= np.uint64(1) << (place & np.uint64(63))
+        ends[place >> np.uint64(6)] = row + 1
+    return words, ends
+
+
+def find_pairs(
+    coarse: np.ndarray,  # [M, 4] int32, ascending
+    lines: tuple[np.ndarray, np.ndarray],  # fine lines, by ``rank``
+    sites: tuple[np.ndarray, np.ndarray],  # fine sites, by ``rank``
+    shape: np.ndarray,  # [3] int64, of the fine grid
+    steps: np.ndarray,  # [4, 3] int64
+    num_taps: int,  # the first so many
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return fine rows and coarse rows ``[P]`` int32, tap after tap, and offsets ``[num_taps + 1]`` int64."""
+    starts = line_starts(coarse)
+    bounds = threads.cut(starts, max(1, len(coarse) // PART_ROWS))
+    found: list[Any] = [None] * (len(bounds) - 1)
+
+    def find(first: int, last: int) -> None:
+        for part in range(first, last):
+            found[part] = join(bounds[part], bounds[part + 1], coarse, starts, lines, sites, shape, steps, num_taps)
+
+    ranges = threads.even(len(found), len(coarse) * num_taps * STEPS_A_TAP)
+    threads.run(find, ranges)
+    counts = np.stack([part[2] for part in found])
+    offsets = np.concatenate([[0], counts.sum(0).cumsum()])
+    places = offsets[:-1] + counts.cumsum(0) - counts
+    fine_rows, coarse_rows = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.int32)
+
+    def place(first: int, last: int) -> None:
+        for part in range(first, last):
+            collect(found[part], places[part], fine_rows, coarse_rows)
+
+    threads.run(place, ranges)
+    return fine_rows, coarse_rows, offsets
 
 
 @njit(cache=True, nogil=True)
@@ -53,111 +116,119 @@ def join(
     start: int,
     stop: int,
     coarse: np.ndarray,  # [M, 4] int32, ascending
-    coarse_starts: np.ndarray,  # [L + 1] int64, first site of each line
-    fine_keys: np.ndarray,  # [N] int64, ascending
-    fine_starts: np.ndarray,  # [F + 1] int64
-    fine_lines: np.ndarray,  # [F] int64, numbers of the lines
+    starts: np.ndarray,  # [L + 1] int64, first site of each line of ``coarse``
+    lines: tuple[np.ndarray, np.ndarray],  # fine lines, by ``rank``
+    sites: tuple[np.ndarray, np.ndarray],  # fine sites, by ``rank``
     shape: np.ndarray,  # [3] int64, of the fine grid
     steps: np.ndarray,  # [4, 3] int64
     num_taps: int,  # the first so many
-    fine_rows: np.ndarray,  # [num_taps, M] int32, out from the first site of line ``start`` on
-    coarse_rows: np.ndarray,  # [num_taps, M] int32, out likewise
-    counts: np.ndarray,  # [num_taps, M] int32, out: pairs of each tap, at the first site of line ``start``
-) -> None:
-    """Write the pairs of the coarse lines ``start`` to ``stop`` under each tap."""
-    if start == stop:
-        return
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs of the coarse lines ``start`` to ``stop``.
+
+    Fine rows and coarse rows ``[P]`` int32, tap after tap, and the pairs of each tap ``[num_taps]`` int64.
+    """
+    size, stride, dilation = steps[0], steps[1], steps[3]
+    first, most = starts[start], starts[stop] - starts[start]
+    begins = np.zeros(most + LANES, np.int32)
+    for row in range(most):
+        begins[row] = coarse[first + row, 3] * stride[2]
+    rows, places = np.empty(most + LANES, np.int32), np.empty(most + LANES, np.int32)
+    fine, coarse_rows = np.empty(num_taps * most, np.int32), np.empty(num_taps * most, np.int32)
+    counts = np.zeros(num_taps, np.int64)
+    filled, met = np.int64(0), np.int64(0)
+    for tap in range(num_taps):
+        if tap % size[2] == 0:
+            met = _meet(start, stop, coarse, starts, lines, shape, steps, tap // size[2], begins, rows, places)
+        offset = tap % size[2] * dilation[2]
+        counts[tap] = _look_up(rows[:met], places[:met], offset, sites, fine[filled:], coarse_rows[filled:])
+        filled += counts[tap]
+    return fine[:filled].copy(), coarse_rows[:filled].copy(), counts
+
+
+@njit(cache=True, nogil=True)
+def _meet(
+    start: int,
+    stop: int,
+    coarse: np.ndarray,
+    starts: np.ndarray,
+    lines: tuple[np.ndarray, np.ndarray],
+    shape: np.ndarray,
+    steps: np.ndarray,
+    tap_line: int,
+    begins: np.ndarray,  # [M + LANES] int32, stride * x of the coarse sites
+    rows: np.ndarray,  # [M + LANES] int32, out
+    places: np.ndarray,  # [M + LANES] int32, out
+) -> np.int64:
+    """Write the coarse sites that have a fine line under the taps of a line, and their bits under the first of these.
+
+    Return their number. Most lines are short, so sites are written ``LANES`` at a time, and the next line overwrites
+    those beyond the end of a line.
+    """
     size, stride, padding, dilation = steps
-    column = coarse_starts[start]
-    for tap_line in range((num_taps + size[2] - 1) // size[2]):
-        first_tap = tap_line * size[2]
-        taps = min(size[2], num_taps - first_tap)
-        z_offset = (tap_line // size[1]) * dilation[0] - padding[0]
-        y_offset = (tap_line % size[1]) * dilation[1] - padding[1]
-        filled = np.zeros(taps, np.int64)
-        place = np.int64(-1)
-        for line in range(start, stop):
-            first = coarse[coarse_starts[line]]
-            z = first[1] * stride[0] + z_offset
-            y = first[2] * stride[1] + y_offset
-            if z < 0 or z >= shape[0] or y < 0 or y >= shape[1]:
-                continue
-            number = (first[0] * shape[0] + z) * shape[1] + y
-            if place < 0:
-                place = np.searchsorted(fine_lines, number)
-            while place < len(fine_lines) and fine_lines[place] < number:
-                place += 1
-            if place == len(fine_lines):
-                break
-            if fine_lines[place] > number:
-                continue
-            near, end = fine_starts[place], fine_starts[place + 1]
-            for row in range(coarse_starts[line], coarse_starts[line + 1]):
-                begin = number * shape[2] + coarse[row, 3] * stride[2] - padding[2]  # the site under the first tap
-                while near < end and fine_keys[near] < begin:
-                    near += 1
-                ahead = near
-                while ahead < end:
-                    tap = fine_keys[ahead] - begin
-                    if tap > (taps - 1) * dilation[2]:
-                        break
-                    if dilation[2] != 1:
-                        tap = tap // dilation[2] if tap % dilation[2] == 0 else np.int64(-1)
-                    if tap >= 0:
-                        fine_rows[first_tap + tap, column + filled[tap]] = ahead
-                        coarse_rows[first_tap + tap, column + filled[tap]] = row
-                        filled[tap] += 1
-                    ahead += 1
-        for tap in range(taps):
-            counts[first_tap + tap, column] = filled[tap]
+    words, ends = lines
+    z_offset = tap_line // size[1] * dilation[0] - padding[0]
+    y_offset = tap_line % size[1] * dilation[1] - padding[1]
+    met = np.uint64(0)
+    for line in range(start, stop):
+        first = starts[line]
+        z = coarse[first, 1] * stride[0] + z_offset
+        y = coarse[first, 2] * stride[1] + y_offset
+        if z < 0 or z >= shape[0] or y < 0 or y >= shape[1]:
+            continue
+        number = np.uint64((coarse[first, 0] * shape[0] + z) * shape[1] + y)
+        index = number >> np.uint64(6)
+        word = words[index] >> (number & np.uint64(63)) if index < np.uint64(len(words)) else np.uint64(0)
+        if not word & np.uint64(1):
+            continue
+        line_begin = (ends[index] - popcount(word)) * (shape[2] + padding[2])
+        own, count = np.uint64(first - starts[start]), np.uint64(starts[line + 1] - first)
+        for block in range(np.uint64(0), count, np.uint64(LANES)):
+            for lane in range(np.uint64(LANES)):
+                rows[met + block + lane] = first + np.int64(block + lane)
+                places[met + block + lane] = line_begin + begins[own + block + lane]
+        met += count
+    return np.int64(met)
+
+
+@njit(cache=True, nogil=True)
+def _look_up(
+    rows: np.ndarray,  # [M] int32
+    places: np.ndarray,  # [M] int32
+    offset: int,
+    sites: tuple[np.ndarray, np.ndarray],
+    fine: np.ndarray,  # out
+    coarse: np.ndarray,  # out
+) -> np.int64:
+    """Write the pairs of those coarse sites whose bit ``places + offset`` is set, and return their number.
+
+    Every pair is written, and the next one overwrites it unless it counts.
+    """
+    words, ends = sites
+    found = np.uint64(0)
+    for index in range(len(rows)):
+        place = np.uint64(places[index] + offset)
+        word = words[place >> np.uint64(6)] >> (place & np.uint64(63))
+        fine[found] = ends[place >> np.uint64(6)] - popcount(word)
+        coarse[found] = rows[index]
+        found += word & np.uint64(1)
+    return np.int64(found)
 
 
 @njit(cache=True, nogil=True)
 def collect(
-    bounds: np.ndarray,  # [R + 1] int64, the ranges of sites that were joined
-    counts: np.ndarray,  # [K', M] int32, of ``join``
-    fine_rows: np.ndarray,  # [K', M] int32
-    coarse_rows: np.ndarray,  # [K', M] int32
-    mirror: bool,
-    num_taps: int,
-    num_rows: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return fine rows, coarse rows ``[P]`` int32 and offsets ``[K + 1]`` int64 of the joined ranges.
-
-    With ``mirror`` only the taps before the centre were joined: each site is its own partner under the centre, and the
-    pairs of an opposite tap are those of the tap with sides exchanged.
-    """
-    joined = len(counts)
-    offsets = np.zeros(num_taps + 1, np.int64)
-    for tap in range(joined):
-        for part in range(len(bounds) - 1):
-            if bounds[part] < bounds[part + 1]:
-                offsets[tap + 1] += counts[tap, bounds[part]]
-    if mirror:
-        offsets[joined + 1] = num_rows
-        for tap in range(joined):
-            offsets[num_taps - tap] = offsets[tap + 1]
-    offsets = np.cumsum(offsets)
-    fine, coarse = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.int32)
-    for tap in range(joined):
-        place, opposite = offsets[tap], offsets[num_taps - 1 - tap]
-        for part in range(len(bounds) - 1):
-            start = bounds[part]
-            if start == bounds[part + 1]:
-                continue
-            for pair in range(start, start + counts[tap, start]):
-                fine[place] = fine_rows[tap, pair]
-                coarse[place] = coarse_rows[tap, pair]
-                if mirror:
-                    fine[opposite] = coarse_rows[tap, pair]
-                    coarse[opposite] = fine_rows[tap, pair]
-                    opposite += 1
-                place += 1
-    if mirror:
-        for row in range(num_rows):
-            fine[offsets[joined] + row] = row
-            coarse[offsets[joined] + row] = row
-    return fine, coarse, offsets
+    part: tuple[np.ndarray, np.ndarray, np.ndarray],  # of ``join``
+    places: np.ndarray,  # [K] int64, where the pairs of each tap go
+    fine: np.ndarray,  # [P] int32, out
+    coarse: np.ndarray,  # [P] int32, out
+) -> None:
+    """Copy the pairs that one call of ``join`` found to their places among all."""
+    part_fine, part_coarse, counts = part
+    begin = 0
+    for tap in range(len(counts)):
+        end, place = begin + counts[tap], places[tap]
+        fine[place : place + counts[tap]] = part_fine[begin:end]
+        coarse[place : place + counts[tap]] = part_coarse[begin:end]
+        begin = end
 
 
 @njit(cache=True, nogil=True)
@@ -211,18 +282,13 @@ def _marked(words: np.ndarray) -> np.ndarray:
     """Return the places of the set bits, ascending."""
     total = np.int64(0)
     for word in words:
-        while word != 0:
-            word &= word - np.uint64(1)
-            total += 1
+        total += popcount(word)
     keys = np.empty(total, np.int64)
     place = 0
     for index in range(len(words)):
         word = words[index]
-        bit = index << 6
         while word != 0:
-            if word & np.uint64(1):
-                keys[place] = bit
-                place += 1
-            word >>= np.uint64(1)
-            bit += 1
+            keys[place] = (index << 6) + lowest(word)
+            place += 1
+            word &= word - np.uint64(1)
     return keys

@@ -37,10 +37,13 @@ def even(rows: int, work: int) -> list[int]:
 
 def by_load(offsets: np.ndarray, work: int) -> list[int]:
     """Return bounds that cut the segments ``[S + 1]`` into ranges of about equal numbers of members."""
-    segments = len(offsets) - 1
-    parts = _parts(segments, work)
+    return cut(offsets, _parts(len(offsets) - 1, work))
+
+
+def cut(offsets: np.ndarray, parts: int) -> list[int]:
+    """Return bounds that cut the segments ``[S + 1]`` into so many ranges of about equal numbers of members."""
     marks = [offsets[-1] * part // parts for part in range(1, parts)]
-    return [0, *np.searchsorted(offsets[:-1], marks).tolist(), segments]
+    return [0, *np.searchsorted(offsets[:-1], marks).tolist(), len(offsets) - 1]
 
 
 def _parts(rows: int, work: int) -> int:

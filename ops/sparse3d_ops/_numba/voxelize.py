@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .bits import popcount
+
 MAX_BITMAP_CELLS = 1 << 31  # 256 MiB of bits; larger grids are sorted instead
 BLOCK_BITS = 3  # log2 of the words in a block: 512 cells share one count, and one cache line of bits
 
@@ -56,8 +58,8 @@ def rank_in_bitmap(
             continue
         row = below[key >> 6 >> BLOCK_BITS]
         for word in range(key >> 6 >> BLOCK_BITS << BLOCK_BITS, key >> 6):
-            row += _popcount(words[word])
-        row += _popcount(words[key >> 6] & ((np.uint64(1) << np.uint64(key & 63)) - np.uint64(1)))
+            row += popcount(words[word])
+        row += popcount(words[key >> 6] & ((np.uint64(1) << np.uint64(key & 63)) - np.uint64(1)))
         rows[point] = row
         unique[row] = key
     return unique, rows
@@ -72,7 +74,7 @@ def _count_bits_below(words: np.ndarray) -> tuple[np.ndarray, np.int64]:
         if word & ((1 << BLOCK_BITS) - 1) == 0:
             below[word >> BLOCK_BITS] = total
         if words[word] != 0:
-            total += _popcount(words[word])
+            total += popcount(words[word])
     return below, total
 
 
@@ -92,15 +94,6 @@ def split_keys(
             coords[voxel, 3 - axis] = key - rest * shape[axis]
             key = rest
         coords[voxel, 0] = key
-
-
-@njit(cache=True, nogil=True)
-def _popcount(word: np.uint64) -> np.int64:
-    """Return the number of set bits: sums of neighbouring 1, 2, 4 bits, then of the eight bytes by a product."""
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
 @njit(cache=True, nogil=True)

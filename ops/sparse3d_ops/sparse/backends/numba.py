@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..._numba import kernel_map as map_kernels
-from ..._numba import row_products, threads
+from ..._numba import row_products
 from ..._numba import sparse_conv as kernels
 from ..._numba.voxelize import MAX_BITMAP_CELLS
 from ...coords import num_cells
 from ..geometry import Geometry, Triple
 from ..kernel_map import KernelMap
+from .mirrored_map import MirroredMap
 from .reference import Reference
 from .workers import one_thread, share
 
@@ -33,7 +34,6 @@ BLOCK_BYTES = 3 << 20  # inputs, products and outputs of a block; measured, alon
 MIN_ROWS, MAX_ROWS = 256, 8192  # output rows of a block
 RUN = 8192  # pairs of one product of the weight's gradient
 DIRECT_ROWS = 512  # output rows of a block without buffers; measured
-STEPS_A_TAP = 4  # elementary steps of finding a pair
 STEPS_A_PRODUCT = 16  # products of numbers that take as long as a step
 
 
@@ -62,17 +62,18 @@ class Numba(Reference):
         self, fine_keys: Tensor, fine_shape: Triple, coarse: Tensor, geometry: Geometry, is_submanifold: bool
     ) -> KernelMap:
         """See `Reference`. Half of a submanifold map is the mirror of the other half."""
-        rows, taps = len(coarse), geometry.volume
-        sought = taps // 2 if is_submanifold else taps
-        fine_rows, coarse_rows, counts = (np.empty((sought, rows), np.int32) for _ in range(3))
-        coords, keys, shape = coarse.contiguous().numpy(), fine_keys.numpy(), np.array(fine_shape)
-        starts = map_kernels.line_starts(coords)
-        lines = threads.by_load(starts, rows * sought * STEPS_A_TAP)
-        sites = (coords, starts, keys, *map_kernels.key_lines(keys, shape[2]), shape, _steps(geometry))
-        threads.run(map_kernels.join, lines, *sites, sought, fine_rows, coarse_rows, counts)
-        found = (starts[lines], counts, fine_rows, coarse_rows)
-        inputs, outputs, offsets = map(torch.from_numpy, map_kernels.collect(*found, is_submanifold, taps, rows))
-        return KernelMap(inputs, outputs, offsets, len(fine_keys), rows, geometry, is_submanifold)
+        padding = geometry.padding[2]
+        taps = geometry.volume // 2 + 1 if is_submanifold else geometry.volume
+        lines, places = map_kernels.lay_out(fine_keys.numpy(), fine_shape[2], padding)
+        sizes = int(lines[-1]) + 1 if len(lines) else 0, len(lines) * (fine_shape[2] + padding) + padding
+        if max(sizes) > MAX_BITMAP_CELLS:
+            return super().match(fine_keys, fine_shape, coarse, geometry, is_submanifold)
+        bits = map_kernels.rank(lines, sizes[0]), map_kernels.rank(places, sizes[1])
+        grid = np.array(fine_shape), _steps(geometry)
+        pairs = map_kernels.find_pairs(coarse.contiguous().numpy(), *bits, *grid, taps)
+        inputs, outputs, offsets = map(torch.from_numpy, pairs)
+        listed = KernelMap(inputs, outputs, offsets, len(fine_keys), len(coarse), geometry)
+        return MirroredMap(listed) if is_submanifold else listed
 
     def convolve(self, features: Tensor, weight: Tensor, bias: Tensor | None, kernel_map: KernelMap) -> Tensor:
         """See `Reference`; differentiable once."""
