@@ -7,8 +7,8 @@ Each graph is compared on the inputs that PyTorch gave to it, and so are the box
 in, boxes out, is compared with the detector itself: there, a query at the end of the list or a voxel that just fails to
 grow may be decided the other way by the last bit, so a few boxes may differ.
 
-Outputs are compared in every precision; boxes are held to it in float32 only, where no other decision should flip, and
-are reported in all.
+Outputs are held to it in float32 and half precision; boxes in float32, where no decision should flip, and in eight bits,
+where nearly all of them have to survive what the outputs lose everywhere else. Both are reported in all precisions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from sparse3d.structures import Detections
 
 from .named import Named
 
-MIN_AGREEING = 0.95  # of the boxes of the whole
+MIN_AGREEING = 0.95  # of the boxes of the whole, in float32
+MIN_AGREEING_INT8 = 0.8  # of the boxes of the last graph
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class Tolerance:
     score: float
 
 
-# Half precision has a relative spacing of 1e-3, eight bits of 1e-2; some sixty layers add up.
+# Half precision has a relative spacing of 1e-3; some sixty layers add up.
 TOLERANCES = {
     "fp32": Tolerance(1e-4, 1e-3, 1e-3),
     "fp16": Tolerance(3e-2, 0.1, 3e-2),
-    "int8": Tolerance(0.2, 0.2, 0.1),
+    "int8": Tolerance(2.0, 0.2, 0.1),  # outputs: sign and all may be wrong somewhere, boxes tell
 }
 
 
@@ -74,10 +75,9 @@ class BoxParity:
         """Whether every box has its partner."""
         return self.pytorch == self.exported == self.agreeing
 
-    @property
-    def mostly(self) -> bool:
-        """Whether nearly every box has its partner."""
-        return self.agreeing >= MIN_AGREEING * max(self.pytorch, self.exported)
+    def reaches(self, share: float) -> bool:
+        """Whether such a share of the boxes have their partners."""
+        return self.agreeing >= share * max(self.pytorch, self.exported)
 
     def __str__(self) -> str:
         return f"{self.agreeing} of {self.pytorch} boxes of PyTorch and {self.exported} exported ones agree"
@@ -104,17 +104,14 @@ class Parity:
 
     @property
     def failures(self) -> list[str]:
-        """What differs beyond the tolerance, in words.
-
-        Boxes only count in float32, where no score should flip. Features within a chain do not in eight bits, which
-        saturate where a scan has a larger one than calibration met: what the head makes of them counts.
-        """
-        limit = self.tolerance.output
-        held = self.outputs if self.tolerance == TOLERANCES["int8"] else {**self.inner, **self.outputs}
-        wrong = [f"{name} differs by {error:.2e}" for name, error in held.items() if not error <= limit]
+        """What differs beyond the tolerance, in words; NaN always does."""
+        limit, outputs = self.tolerance.output, {**self.inner, **self.outputs}
+        wrong = [f"{name} differs by {error:.2e}" for name, error in outputs.items() if not error <= limit]
         if self.tolerance == TOLERANCES["fp32"]:
             wrong += [] if self.boxes.complete else [str(self.boxes)]
-            wrong += [] if self.whole.mostly else [f"points in, boxes out: {self.whole}"]
+            wrong += [] if self.whole.reaches(MIN_AGREEING) else [f"points in, boxes out: {self.whole}"]
+        if self.tolerance == TOLERANCES["int8"] and not self.boxes.reaches(MIN_AGREEING_INT8):
+            wrong.append(str(self.boxes))
         return wrong
 
     def to_json(self) -> dict[str, Any]:
