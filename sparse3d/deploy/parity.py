@@ -7,8 +7,8 @@ Each graph is compared on the inputs that PyTorch gave to it, and so are the box
 in, boxes out, is compared with the detector itself: there, a query at the end of the list or a voxel that just fails to
 grow may be decided the other way by the last bit, so a few boxes may differ.
 
-Outputs are held to it in float32 and half precision; boxes in float32, where no decision should flip, and in eight bits,
-where nearly all of them have to survive what the outputs lose everywhere else. Both are reported in all precisions.
+Outputs are held to it in float32 and half precision; boxes in float32, where no decision should flip, and in eight
+bits, where most of them have to survive what the outputs lose elsewhere. Both are reported in all precisions.
 """
 
 from __future__ import annotations
