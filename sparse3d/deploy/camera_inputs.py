@@ -12,7 +12,7 @@ All but the images follow from the calibration, and are made once for a rig that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,12 +22,12 @@ from sparse3d.encoding import RingRay, calibration_codes
 from sparse3d.structures import Cameras, Grid
 
 from .image_inputs import ImageInputs
-from .named import Feed, Named, Shape
+from .named import Feed, Named, OneGraph, Shape
 from .sensor_scan import CameraScan
 
 
 @dataclass(frozen=True)
-class CameraInputs:
+class CameraInputs(OneGraph):
     """How images become the inputs of a graph.
 
     Args:
@@ -43,13 +43,12 @@ class CameraInputs:
     num_columns: int
     depth_bins: tuple[float, float, float]
     cells: str
-    num_graphs: int = field(default=1, init=False)
 
     # -- to and from deploy.json -------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain containers, the grid left to the caller."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("grid", "num_graphs")}
+        values = {name: value for name, value in asdict(self).items() if name != "grid"}
         return {"type": type(self).__name__, **values}
 
     @classmethod
@@ -91,10 +90,6 @@ class CameraInputs:
             "ring": (1, round((high - low) / size), cells),
             "ray": (1, self.images.num_cameras * self.num_columns, cells),
         }
-
-    def output_shapes(self, graph: int) -> dict[str, Shape]:
-        """Return the shape of each output of a graph that another one follows; none does."""
-        return {}
 
     def limits(self) -> dict[str, int]:
         """Return the largest extent of each dimension that differs from scan to scan; none does."""

@@ -22,7 +22,7 @@ so the graph is told of it in tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -36,14 +36,14 @@ from sparse3d.structures import Grid, Voxels
 
 from .image_inputs import ImageInputs
 from .inputs import PointInputs, as_int32
-from .named import Feed, Named, Shape
+from .named import Feed, Named, OneGraph, Shape
 from .sensor_scan import FusionScan
 
 GEOMETRY = ("rotations", "shifts", "intrinsics", "sizes")
 
 
 @dataclass(frozen=True)
-class FusionInputs:
+class FusionInputs(OneGraph):
     """How points and images become the inputs of SparseFusion's graph.
 
     Args:
@@ -57,7 +57,6 @@ class FusionInputs:
     images: ImageInputs
     height_points: int | None
     lag_column: int
-    num_graphs: int = field(default=1, init=False)
 
     @property
     def grid(self) -> Grid:
@@ -130,10 +129,6 @@ class FusionInputs:
             "seen_cells": ("cells",),
             "seen_looks": ("cells", count),
         }
-
-    def output_shapes(self, graph: int) -> dict[str, Shape]:
-        """Return the shape of each output of a graph that another one follows; none does."""
-        return {}
 
     def limits(self) -> dict[str, int]:
         """Return the largest extent of each dimension that differs from scan to scan."""

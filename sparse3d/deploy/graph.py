@@ -6,8 +6,9 @@ float32 (the voxel encoder, the first layer of a sparse encoder): half precision
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -21,29 +22,31 @@ from sparse3d.models import (
     DynamicVoxelEncoder,
     FasterRCNN,
     FocalEncoder,
+    FocalFusionBranch,
     HeightAwareBranch,
     ImageBEVBranch,
+    ImageBranch,
     MeanVoxelEncoder,
     PointBranch,
     SparseConvBranch,
     SparseEncoder,
 )
 from sparse3d.models.bev.scatter import lay_out
+from sparse3d_ops.sparse import SparseModule
+from sparse3d_ops.sparse.modules import Convolution
 
 from .autoware_graph import PluginConvolution, PluginGraph
 from .camera_graph import CameraGraph, camera_inputs
-from .camera_inputs import CameraInputs
 from .coord_inputs import CoordIndexing
 from .folding import fold_dense
 from .fusion_graph import FusionGraph, fusion_inputs
-from .fusion_inputs import FusionInputs
 from .inputs import DescribedPoints, MeanPoints, PointInputs, tree_of
+from .look_graph import LookGraph, look_inputs
 from .manifest import AUTOWARE, PLAIN
 from .map_graph import MapGraph
-from .named import Named
+from .named import Named, Preparation
 from .outputs import OUTPUTS, Outputs
 from .region_graph import BoxGraph, ImageGraph, QueryGraph, region_inputs
-from .region_inputs import RegionInputs
 from .sensor_scan import CameraScan
 from .set_inputs import SetIndexing, stages_of
 from .sparse_graph import Piece, SparseGraph, Surveyor, TableConvolution, cut
@@ -56,6 +59,7 @@ BRANCHES = (
     (type(None), ImageBEVBranch),
     (HeightAwareBranch, DepthAwareImageBranch),
     (type(None), DetectorBranch),
+    (FocalFusionBranch, ImageBranch),
 )
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.float32}  # of the graph as traced
 
@@ -71,7 +75,7 @@ class Plan:
         dialect: which operators they are made of, one of ``DIALECTS``.
     """
 
-    prepare: PointInputs | CameraInputs | FusionInputs | RegionInputs
+    prepare: Preparation
     graphs: list[nn.Module]
     outputs: Outputs
     dialect: str = PLAIN
@@ -108,7 +112,9 @@ def plan(
     voxels = max_voxels or min(prod(grid.shape), MAX_PILLARS if grid.shape[0] == 1 else MAX_VOXELS)
     fold_dense(detector)
     if detector.image_branch is not None:
-        return _plan_fusion(detector, precision, dialect, voxels, scan)
+        scan = _check_images(precision, dialect, scan)
+        looks = type(detector.point_branch) is FocalFusionBranch
+        return (_plan_looks if looks else _plan_fusion)(detector, dtype, voxels, scan)
     if type(detector.point_branch) is SparseConvBranch:
         return _plan_plugin(detector, dtype, voxels) if dialect == AUTOWARE else _plan_tables(detector, dtype, voxels)
     if dialect == AUTOWARE:
@@ -192,18 +198,25 @@ def _plan_sets(detector: Detector3D, dtype: torch.dtype, max_voxels: int, max_po
 
 @torch.no_grad()
 def _plan_tables(detector: Detector3D, dtype: torch.dtype, max_voxels: int) -> Plan:
-    pieces = cut(detector.point_branch.backbone)
-    surveyor, segments = _survey(detector, pieces)
-    indexing = TableIndexing(detector.point_branch.backbone.spatial_shape, max_voxels, segments)
+    points, make, pieces = _tables(detector, max_voxels)
     end = MapGraph(detector.point_branch.bev_backbone, detector.head, dtype)
     ends = [(None, None)] * (len(pieces) - 1) + [(end, detector.point_branch.backbone.out_shape)]
     graphs = [
-        SparseGraph(
-            piece, lambda each: TableConvolution(each, surveyor.table_of[each]), dtype, number == 0, *tail
-        ).eval()
+        SparseGraph(piece, make, dtype, number == 0, *tail).eval()
         for number, (piece, tail) in enumerate(zip(pieces, ends, strict=True))
     ]
-    return Plan(_mean_inputs(detector, indexing), graphs, end.outputs)
+    return Plan(points, graphs, end.outputs)
+
+
+def _tables(
+    detector: Detector3D, max_voxels: int
+) -> tuple[PointInputs, Callable[[Convolution], SparseModule], list[Piece]]:
+    """Return how points become inputs, what a convolution becomes in a graph, and the pieces of the encoder."""
+    encoder = detector.point_branch.backbone
+    pieces = cut(encoder)
+    surveyor, segments = _survey(detector, pieces)
+    points = _mean_inputs(detector, TableIndexing(encoder.spatial_shape, max_voxels, segments))
+    return points, lambda each: TableConvolution(each, surveyor.table_of[each]), pieces
 
 
 @torch.no_grad()
@@ -260,17 +273,20 @@ def _plan_regions(detector: Detector3D, dtype: torch.dtype, scan: CameraScan) ->
     return Plan(prepare, [images.eval(), boxes.eval(), QueryGraph(detector, by_cells=by_cells).eval()], outputs)
 
 
+# -- points and cameras ------------------------------------------------------------------------------------------------
+
+
+def _plan_looks(detector: Detector3D, dtype: torch.dtype, max_voxels: int, scan: CameraScan) -> Plan:
+    encoder = _plan_tables(detector, dtype, max_voxels)
+    prepare = look_inputs(detector, encoder.prepare, scan)
+    return replace(encoder, prepare=prepare, graphs=[LookGraph(detector, dtype).eval(), *encoder.graphs])
+
+
 @torch.no_grad()
-def _plan_fusion(detector: Detector3D, precision: str, dialect: str, max_voxels: int, scan: CameraScan | None) -> Plan:
-    scan, dtype = _check_images(precision, dialect, scan), PRECISIONS[precision]
-    backbone = detector.point_branch.backbone
-    pieces = cut(backbone)
-    surveyor, segments = _survey(detector, pieces)
-    points = _mean_inputs(detector, TableIndexing(backbone.spatial_shape, max_voxels, segments))
+def _plan_fusion(detector: Detector3D, dtype: torch.dtype, max_voxels: int, scan: CameraScan) -> Plan:
+    points, make, (piece,) = _tables(detector, max_voxels)
     prepare = fusion_inputs(detector, points, scan)
-    encoder = SparseGraph(
-        pieces[0], lambda each: TableConvolution(each, surveyor.table_of[each]), dtype, True, None, backbone.out_shape
-    )
+    encoder = SparseGraph(piece, make, dtype, True, None, detector.point_branch.backbone.out_shape)
     graph = FusionGraph(encoder, detector, prepare.images.input_size, dtype).eval()
     return Plan(prepare, [graph], graph.outputs)
 

@@ -16,7 +16,7 @@ all indices int32. One scan at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from sparse3d_ops import Segments, SegmentTree, describe_points, mean_points, vo
 from sparse3d_ops.segment_tree import DEPTH, FAN
 
 from .coord_inputs import CoordIndexing
-from .named import Feed, Graph, Named, Shape
+from .named import Feed, Named, Shape
 from .set_inputs import SetIndexing
 from .table_inputs import TableIndexing
 
@@ -241,15 +241,6 @@ class PointInputs:
         shapes = [shape for graph in range(self.num_graphs) for shape in self.shapes(graph).values()]
         named = {extent for shape in shapes for extent in shape if isinstance(extent, str)}
         return {name: limit for name, limit in limits.items() if name in named}
-
-
-def run_graphs(prepare: Any, graphs: Sequence[Graph], feed: Feed) -> Iterator[tuple[Named, Named]]:
-    """Run the graphs of a model one after the other on the first one's inputs, and yield inputs and outputs of each."""
-    for number, graph in enumerate(graphs):
-        outputs = graph(feed.named)
-        yield feed.named, outputs
-        if number + 1 < len(graphs):
-            feed = prepare.go_on(number, feed, outputs)
 
 
 def _check_count(what: str, found: int, limit: int) -> None:

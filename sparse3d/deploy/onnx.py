@@ -25,7 +25,6 @@ from sparse3d.structures import Detections
 
 from . import autoware_graph
 from .graph import Plan, plan
-from .inputs import run_graphs
 from .manifest import (
     AUTOWARE,
     GOLDEN,
@@ -38,7 +37,7 @@ from .manifest import (
     checksum,
     graph_files,
 )
-from .named import Named, Shape
+from .named import Named, Shape, run_graphs
 from .parity import TOLERANCES, Parity, compare_boxes, compare_outputs
 from .quantization import quantize
 from .runtime import Runtime

@@ -20,14 +20,15 @@ from sparse3d.structures import Grid
 from . import autoware
 from .camera_inputs import CameraInputs
 from .fusion_inputs import FusionInputs
-from .inputs import PointInputs, run_graphs
+from .inputs import PointInputs
+from .look_inputs import LookInputs
 from .manifest import AUTOWARE, Manifest
-from .named import Feed, Graph, Named
+from .named import Feed, Graph, Named, run_graphs
 from .outputs import OUTPUTS, Outputs
 from .region_inputs import RegionInputs
 from .sensor_scan import CameraScan, Scan
 
-PREPARATIONS = {each.__name__: each for each in (PointInputs, CameraInputs, FusionInputs, RegionInputs)}
+PREPARATIONS = {each.__name__: each for each in (PointInputs, CameraInputs, FusionInputs, RegionInputs, LookInputs)}
 CPU = ("CPUExecutionProvider",)
 ERRORS_ONLY = 3  # its warnings are about nodes that it cannot optimise, dozens of them in half precision
 

@@ -28,7 +28,7 @@ from sparse3d_ops.sparse import (
 )
 from sparse3d_ops.sparse.modules import Convolution
 
-from .folding import fold_sparse
+from .folding import affine, fold_sparse
 from .map_graph import MapGraph
 from .named import Named
 from .table_inputs import Segment, Table
@@ -63,26 +63,35 @@ def cut(encoder: SparseEncoder) -> list[Piece]:
     """Return the pieces of an encoder, whose modules they share.
 
     Raises:
-        ValueError: if a focal convolution reads images, or the encoder has parameters that no piece holds.
+        ValueError: if the encoder has parameters that no piece holds.
     """
-    focals: Mapping[str, FocalConv] = getattr(encoder, "focals", {})
     pieces, layers = [], [encoder.stem]
     for number, stage in enumerate(encoder.stages, start=1):
         layers.append(stage)
-        if str(number) in focals:
-            focal = focals[str(number)]
-            if focal.image_fusion is not None:
-                raise ValueError("export: focal convolutions that read images have no way into a graph yet")
+        for focal in _focals_behind(encoder, number):
             described = [] if focal.enlarge is None else [focal.enlarge]
-            scores = SparseSequential(*described, focal.predictor)
+            scores = SparseSequential(*described, *_looking(focal), focal.predictor)
             pieces.append(Piece(SparseSequential(*layers), scores, focal.growth))
-            layers = [SparseSequential(focal.conv, focal.norm, nn.ReLU())]
+            added = [] if focal.image_fusion is None else [AddedImages(focal.norm)]
+            layers = [SparseSequential(focal.conv, focal.norm, *added, nn.ReLU())]
     pieces.append(Piece(SparseSequential(*layers, encoder.squeeze)))
     held = {each for piece in pieces for part in piece.parts for each in part.parameters()}
     lost = [name for name, each in encoder.named_parameters() if each not in held]
     if lost:
         raise ValueError("export: these weights of the encoder do not reach a graph:\n  " + "\n  ".join(lost))
     return pieces
+
+
+def _focals_behind(encoder: SparseEncoder, stage: int) -> list[FocalConv]:
+    """Return the focal convolutions behind a stage, in their order."""
+    focals: Mapping[str, FocalConv] = getattr(encoder, "focals", {})
+    own = [focals[str(stage)]] if str(stage) in focals else []
+    images = getattr(encoder, "image_focal", None)
+    return [*own, images] if stage == 1 and images is not None else own
+
+
+def _looking(focal: FocalConv) -> list[SparseModule]:
+    return {None: [], "concat": [PrependedImages(focal.conv.in_channels)], "sum": [AddedImages()]}[focal.image_fusion]
 
 
 # -- which convolution reads which table -------------------------------------------------------------------------------
@@ -182,6 +191,46 @@ class TableConvolution(SparseModule):
         rows = torch.cat([x.features.new_zeros(1, x.features.shape[1]), x.features])
         gathered = F.embedding(x.named[self.table], rows)  # [M, K, in]
         return x.replace_features(F.linear(gathered.flatten(1), self.weight, self.bias))
+
+
+class PrependedImages(SparseModule):
+    """What voxels see in the images, put before their features.
+
+    Args:
+        channels: of what they see.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: SparseTensor | GraphTensor) -> SparseTensor | GraphTensor:
+        """Look."""
+        return x.replace_features(torch.cat([_image_features(x, self.channels), x.features], dim=1))
+
+
+class AddedImages(SparseModule):
+    """What voxels see in the images, added to their features.
+
+    Args:
+        norm: that is to normalise the sum, but stands before it, where it is folded; None for none.
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm | None = None) -> None:
+        super().__init__()
+        self.register_buffer("scale", None if norm is None else affine(norm)[0])
+
+    def forward(self, x: SparseTensor | GraphTensor) -> SparseTensor | GraphTensor:
+        """Look."""
+        seen = _image_features(x, x.features.shape[1])
+        return x.replace_features(x.features + (seen if self.scale is None else seen * self.scale))
+
+
+def _image_features(x: SparseTensor | GraphTensor, channels: int) -> Tensor:
+    """Return what the voxels of a graph see; those that only survey convolutions see nothing."""
+    if isinstance(x, GraphTensor):
+        return x.named["image_features"].to(x.features.dtype)
+    return x.features.new_zeros(len(x.features), channels)
 
 
 class SparseGraph(nn.Module):

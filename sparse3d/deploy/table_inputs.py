@@ -77,6 +77,14 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Span:
+    """The voxels of a scan that a graph begins at, and those that it ends at."""
+
+    first: Sites
+    last: Sites
+
+
+@dataclass(frozen=True)
 class TableIndexing:
     """Voxels to neighbour tables, graph after graph, and to cells of the map.
 
@@ -108,17 +116,17 @@ class TableIndexing:
         """Return the tables of the first graph for voxels ``[V, 4]``."""
         return self._read(0, Sites(coords, self.spatial_shape, 1))
 
-    def grow(self, graph: int, sites: Sites, outputs: Named) -> Feed:
+    def grow(self, graph: int, span: Span, outputs: Named) -> Feed:
         """Return the inputs of the graph after a given one.
 
         Args:
             graph: number of the graph that made the outputs.
-            sites: the voxels at its end.
+            span: its voxels.
             outputs: its ``features`` and ``scores``.
         """
         growth = self.segments[graph].growth
         assert growth is not None  # of every graph but the last one
-        grown = growth(SparseTensor.on(sites, outputs["features"]), outputs["scores"])
+        grown = growth(SparseTensor.on(span.last, outputs["features"]), outputs["scores"])
         feed = self._read(graph + 1, grown.sites)
         return Feed({"voxel_features": grown.features, **feed.named}, feed.state)
 
@@ -133,10 +141,10 @@ class TableIndexing:
                 levels[table.target] = self._checked(table.target, source.coarsen(table.geometry))
                 kernel_map = levels[table.target].origin.kernel_map
             named[table.name] = (kernel_map.table() + 1).T.contiguous()
-        last = levels[segment.last]
+        span = Span(levels[segment.first], levels[segment.last])
         if segment.growth is None:
-            named["bev_cells"] = stacked_cells(last)
-        return Feed(named, last)
+            named["bev_cells"] = stacked_cells(span.last)
+        return Feed(named, span)
 
     def _checked(self, level: int, sites: Sites) -> Sites:
         limit, factor = self.limits()[f"voxels_{level}"], self._factors()[level]
