@@ -16,7 +16,7 @@ except ImportError as error:
         "pip install --no-deps mmdet==3.3.0 mmdet3d==1.4.0"
     ) from error
 
-from .in_mmdet3d import BridgedDetector, PackedDataset, PillarMiddleEncoder, SparseMiddleEncoder
+from .in_mmdet3d import ENCODER_NAMES, BridgedDetector, PackedDataset, PillarMiddleEncoder, SparseMiddleEncoder
 from .of_mmdet3d import MMDet3DBEVBackbone, MMDet3DHead
 from .structures import (
     boxes_from_mmdet3d,
@@ -29,6 +29,7 @@ from .structures import (
 )
 
 __all__ = [
+    "ENCODER_NAMES",
     "BridgedDetector",
     "MMDet3DBEVBackbone",
     "MMDet3DHead",

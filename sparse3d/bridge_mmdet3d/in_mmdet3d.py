@@ -14,6 +14,8 @@ from torch.utils.data import Dataset
 
 from sparse3d_ops.sparse import SparseTensor
 
+from ..checkpoints.centerpoint import REST, residual_rules
+from ..checkpoints.convert import Rules
 from ..config import load_config
 from ..datasets.sampling import Draw
 from ..models.bev.scatter import scatter_to_bev, stack_layers
@@ -24,6 +26,23 @@ from ..zoo import find_config
 from .scopes import ours
 from .structures import detections_to_mmdet3d, pack, unpack
 
+STAGES = range(1, 5)
+# Parameters of mmdetection3d's `SparseEncoder` with `block_type="basicblock"`, on spconv 2 -> those of our encoder.
+# The strided layer that ends a stage there begins the next one here.
+ENCODER_NAMES: Rules = [
+    (rf"conv_input\.{REST}", r"stem.\1"),
+    *(
+        rule
+        for stage in STAGES
+        for block in (0, 1)
+        for rule in residual_rules(
+            rf"encoder_layers\.encoder_layer{stage}\.{block}", f"stages.{stage - 1}.{block + (stage > 1)}"
+        )
+    ),
+    *((rf"encoder_layers\.encoder_layer{stage}\.2\.{REST}", rf"stages.{stage}.0.\1") for stage in STAGES[:-1]),
+    (rf"conv_out\.{REST}", r"squeeze.\1"),
+]
+
 COLLATE = dict(type="mmdet3d.Det3DDataPreprocessor")  # moves to the device; our own preprocessor does the rest
 
 
@@ -31,14 +50,17 @@ COLLATE = dict(type="mmdet3d.Det3DDataPreprocessor")  # moves to the device; our
 class BridgedDetector(Base3DDetector):
     """A whole detector of sparse3d that takes and returns ``Det3DDataSample``s.
 
-    The class names of its head have to stand in the order of the data set's ``metainfo["classes"]``. Detectors of
-    several frames need our data sets.
+    The class names of its head have to stand in the order of the data set's ``metainfo["classes"]``.
 
     Args:
         config: a name of the zoo (``tools/zoo.py`` lists them) or the path of a config file of sparse3d, of which the
             model is taken.
         options: overrides of that config, e.g. ``{"grid.voxel_size": [0.1, 0.1, 0.2]}``.
         data_preprocessor: mmdetection3d's, which must neither voxelize nor normalise.
+
+    Raises:
+        FileNotFoundError: if there is no such config.
+        ValueError: if the detector looks at earlier frames, whose times a ``Det3DDataSample`` does not hold.
     """
 
     def __init__(
@@ -49,7 +71,10 @@ class BridgedDetector(Base3DDetector):
         init_cfg: Any = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor or COLLATE, init_cfg=init_cfg)
-        self.detector = MODELS.build(ours(load_config(find_config(config), options).model))
+        settings = load_config(find_config(config), options)
+        if settings.get("past"):
+            raise ValueError(f"BridgedDetector: {config} looks {settings.past} s back, and only one moment is bridged")
+        self.detector = MODELS.build(ours(settings.model))
 
     def loss(
         self, batch_inputs_dict: Mapping[str, Any], batch_data_samples: Sequence[Det3DDataSample], **kwargs: Any
@@ -100,7 +125,8 @@ class SparseMiddleEncoder(BaseModule):
     Encoders with losses of their own (focal convolutions) are not trained by these here; a whole detector is.
 
     Args:
-        encoder: config of an encoder, e.g. of our ``SparseEncoder``; bare names in it are ours.
+        encoder: config of an encoder, e.g. of our ``SparseEncoder``; bare names in it are ours. ``ENCODER_NAMES``
+            brings trained weights of theirs.
     """
 
     def __init__(self, encoder: Mapping[str, Any], init_cfg: Any = None) -> None:
