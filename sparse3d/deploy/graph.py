@@ -39,6 +39,7 @@ from .autoware_graph import PluginConvolution, PluginGraph
 from .camera_graph import CameraGraph, camera_inputs
 from .coord_inputs import CoordIndexing
 from .folding import fold_dense
+from .frame_graph import FrameGraph, frame_inputs
 from .fusion_graph import FusionGraph, fusion_inputs
 from .inputs import DescribedPoints, MeanPoints, PointInputs, tree_of
 from .look_graph import LookGraph, look_inputs
@@ -57,6 +58,7 @@ BRANCHES = (
     (PointBranch, type(None)),
     (SparseConvBranch, type(None)),
     (type(None), ImageBEVBranch),
+    (type(None), ImageBranch),
     (HeightAwareBranch, DepthAwareImageBranch),
     (type(None), DetectorBranch),
     (FocalFusionBranch, ImageBranch),
@@ -259,10 +261,19 @@ def _plan_cameras(detector: Detector3D, precision: str, dialect: str, scan: Came
     scan, dtype = _check_images(precision, dialect, scan), PRECISIONS[precision]
     if type(detector.image_branch) is DetectorBranch:
         return _plan_regions(detector, dtype, scan)
+    if type(detector.image_branch) is ImageBranch:
+        return _plan_frames(detector, dtype, scan)
     prepare = camera_inputs(detector, scan)
     fold_dense(detector)
     graph = CameraGraph(detector, dtype).eval()
     return Plan(prepare, [graph], graph.map_graph.outputs)
+
+
+def _plan_frames(detector: Detector3D, dtype: torch.dtype, scan: CameraScan) -> Plan:
+    prepare = frame_inputs(detector, scan)
+    fold_dense(detector)
+    graph = FrameGraph(detector, prepare.images.input_size, dtype).eval()
+    return Plan(prepare, [graph], graph.outputs)
 
 
 def _plan_regions(detector: Detector3D, dtype: torch.dtype, scan: CameraScan) -> Plan:

@@ -195,7 +195,9 @@ class SparseFusionOutputs:
 
 @dataclass(frozen=True)
 class TopKOutputs:
-    """Outputs of an ``MV2DHead``: ``logits`` ``[1, Q, K]`` and ``codes`` ``[1, Q, 10]`` of its last layer.
+    """Outputs of the last layer of an ``MV2DHead`` or ``SparseBEVHead``.
+
+    ``logits`` ``[1, Q, K]`` and ``codes`` ``[1, Q, 10]``.
 
     Args:
         decoder: the head's decoder.
@@ -217,6 +219,10 @@ class TopKOutputs:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain containers."""
         return {"decoder": asdict(self.decoder)}
+
+    def name(self, output: Any) -> Named:
+        """Give names to what the head returned."""
+        return {"logits": output.logits[-1], "codes": output.codes[-1]}
 
     def align(self, one: Named, other: Named, margin: float) -> tuple[Named, Named]:
         """Return two results such that equal things stand at equal places: queries stay in the order of the inputs."""
@@ -260,4 +266,5 @@ OUTPUTS: dict[str, type[Outputs]] = {
     "TransFusionHead": TransFusionOutputs,
     "SparseFusionHead": SparseFusionOutputs,
     "MV2DHead": TopKOutputs,
+    "SparseBEVHead": TopKOutputs,
 }

@@ -19,6 +19,7 @@ from sparse3d.structures import Grid
 
 from . import autoware
 from .camera_inputs import CameraInputs
+from .frame_inputs import FrameInputs
 from .fusion_inputs import FusionInputs
 from .inputs import PointInputs
 from .look_inputs import LookInputs
@@ -28,7 +29,9 @@ from .outputs import OUTPUTS, Outputs
 from .region_inputs import RegionInputs
 from .sensor_scan import CameraScan, Scan
 
-PREPARATIONS = {each.__name__: each for each in (PointInputs, CameraInputs, FusionInputs, RegionInputs, LookInputs)}
+PREPARATIONS = {
+    each.__name__: each for each in (PointInputs, CameraInputs, FrameInputs, FusionInputs, RegionInputs, LookInputs)
+}
 CPU = ("CPUExecutionProvider",)
 ERRORS_ONLY = 3  # its warnings are about nodes that it cannot optimise, dozens of them in half precision
 

@@ -17,6 +17,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from sparse3d.datasets.frame_dataset import open_frames
+from sparse3d.datasets.history import History
 from sparse3d.datasets.nuscenes_schema import CAMERA_CHANNELS
 from sparse3d.datasets.transforms import Compose
 from sparse3d.structures import Frame, Sample
@@ -87,6 +88,7 @@ def config_scan(config: Config, folder: Path | None = None) -> Scan:
 
     Raises:
         FileNotFoundError: if the folder holds neither.
+        ValueError: if there is no folder and the config does not state the size of images.
     """
     return config_scans(config, folder, [0])[0]
 
@@ -106,7 +108,10 @@ def config_scans(config: Config, folder: Path | None, numbers: Sequence[int]) ->
     if folder is None:
         return [_made_up(config, number) for number in numbers]
     frames, pipeline = _frames(folder), Compose(config.test_dataloader.dataset.pipeline)
-    return [as_scan(pipeline(Sample.from_frame(frames[number]), np.random.default_rng(0))) for number in numbers]
+    history = History(frames, config.get("past", []))
+    pasts = [tuple(frames[row] for row in history.rows(number)) for number in numbers]
+    samples = [Sample.from_frame(frames[number], past=past) for number, past in zip(numbers, pasts, strict=True)]
+    return [as_scan(pipeline(sample, np.random.default_rng(0))) for sample in samples]
 
 
 def as_scan(sample: Sample) -> Scan:
@@ -130,7 +135,10 @@ def _made_up(config: Config, seed: int) -> Scan:
         sensor = "waymo" if "Waymo" in config.test_dataloader.dataset.type else "nuscenes"
         sensors["points"] = make_scan(sensor, config.num_point_features, seed=seed)
     if config.model.get("image_branch") is not None:
-        rig = make_rig(len(config.get("camera_names", CAMERA_CHANNELS)), tuple(config.image_size))
+        if "image_size" not in config:
+            raise ValueError("the config states no image_size to make images up for; give the folder of a data set")
+        cameras, frames = len(config.get("camera_names", CAMERA_CHANNELS)), 1 + len(config.get("past", []))
+        rig = make_rig(cameras, tuple(config.image_size), frames)
         sensors.update(images=make_images(rig, seed=seed), cameras=rig)
     return as_scan(Sample().replace(**sensors))
 

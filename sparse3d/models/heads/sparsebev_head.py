@@ -108,7 +108,8 @@ class SparseBEVHead(BaseModule):
         _check_known("loss_weights", loss_weights or {}, LOSS_WEIGHTS)
         _check_known("denoising", denoising or {}, DENOISING)
         _check_known("unknown_velocity", [unknown_velocity], ("still", "left_out"))
-        self.point_range = Grid.build(grid).point_range
+        self.grid = Grid.build(grid)
+        self.point_range = self.grid.point_range
         self.num_classes, self.num_frames, self.num_layers = len(class_names), num_frames, num_layers
         self.take_for_still = unknown_velocity == "still"
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}

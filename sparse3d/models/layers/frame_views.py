@@ -2,19 +2,17 @@
 
     (u w, v w, w, 1) = lidar2img (p, 1),      visible: w > 1e-5 and 0 < u, v < 1        u, v in parts of the image
 
-`lidar2img` of an earlier frame takes points of the present one, so the vehicle's own motion is in it; what the point
-itself did in between is the caller's business.
+`lidar2img` as in `encoding/frames.py`; what the point itself did between two frames is the caller's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sparse3d.structures import Cameras
+from sparse3d.encoding.frames import frame_ages, frame_matrices
 from sparse3d.structures.cameras import MIN_DEPTH
 from sparse3d_ops import FeatureMaps
 
@@ -53,11 +51,10 @@ class FrameViews:
                 "check `past` of the data set and give LoadImages the names of the cameras"
             )
         device = features.images[0].device
-        lidar2img = torch.stack([cameras.lidar2img for cameras in features.cameras])
         return cls(
             FeatureMaps([level.float().unflatten(1, (num_frames, -1)) for level in features.images]),
-            lidar2img.float().unflatten(1, (num_frames, -1)).to(device),
-            _lags(features.cameras, num_frames).to(device),
+            frame_matrices(features.cameras, num_frames).to(device),
+            frame_ages(features.cameras, num_frames).to(device),
             features.image_size,
         )
 
@@ -76,9 +73,3 @@ class FrameViews:
         locations = projected[..., :2] / depth.clamp(min=MIN_DEPTH) / size
         inside = (locations > 0) & (locations < 1)
         return locations, inside.all(dim=-1) & (depth[..., 0] > MIN_DEPTH)
-
-
-def _lags(cameras: Sequence[Cameras], num_frames: int) -> Tensor:
-    """Return ``[B, T]`` float32; differences are taken in float64."""
-    times = torch.stack([each.timestamps for each in cameras]).unflatten(1, (num_frames, -1))
-    return (times[:, :1] - times).mean(dim=2).float()

@@ -4,8 +4,8 @@
     selection   foreground, growth, weight, merging: `sparse3d_ops/sparse/growth.py`
     output      SubM3 - BatchNorm - ReLU on the grown sites
 
-With images, what voxels see in them (`encoding/image_sampling.py`) is put before, or added to, what the predictor reads,
-and added to the output before its norm, where new voxels look for themselves.
+With images, what voxels see in them (`encoding/image_sampling.py`) is put before, or added to, what the predictor
+reads, and added to the output before its norm, where new voxels look for themselves.
 
 Source: Focal Sparse Convolutional Networks (Chen et al., CVPR 2022), sections 3 and 3.4.
 """
