@@ -51,6 +51,9 @@ def test_a_whole_detector(bridge: ModuleType, batch: list[dict], their_scope: No
 
     model.eval()
     with torch.no_grad():
+        maps = model(**model.data_preprocessor(collate(batch), False), mode="tensor")
+        features = model.extract_feat(*model.data_preprocessor(collate(batch), False).values())
+        torch.testing.assert_close(ours.head(features)[0]["hm"], maps[0]["hm"])
         results = model.test_step(collate(batch))
         expected = ours.test_step(samples)
     for one, other in zip(results, expected, strict=True):
