@@ -99,35 +99,53 @@ _add_many, _add_one = _add_products(ROWS), _add_products(1)
 
 
 @njit(cache=True, nogil=True)
-def add_row_products(
+def multiply_rows(
+    block: int,
     source: np.ndarray,  # [N, Cin] float32
     inputs: np.ndarray,  # [P] int32
     outputs: np.ndarray,  # [P] int32, without repetition within a tap
-    starts: np.ndarray,  # [K] int64, first pair of each tap
-    stops: np.ndarray,  # [K] int64, last + 1
+    num_listed: int,  # taps; in those after them, inputs and outputs exchange their roles
+    cuts: np.ndarray,  # [blocks + 1, K] int64, first pair of each block of output rows in each tap
+    rows: int,  # output rows of a block
     matrices: np.ndarray,  # [K, parts, Cin, PART] float32
+    bias: np.ndarray,  # [parts * PART] float32
     out: np.ndarray,  # [M, parts * PART] float32
 ) -> None:
-    """Add ``source[inputs] @ matrices[tap]`` to ``out[outputs]`` for the pairs of each tap, taps in order."""
-    taps, parts, channels, _ = matrices.shape
+    """Write a block of ``out``: ``bias``, and the sum of ``source[inputs] @ matrices[tap]``, taps in order."""
+    out[block * rows : (block + 1) * rows] = bias
+    for tap in range(len(matrices)):
+        start, stop = cuts[block, tap], cuts[block + 1, tap]
+        if tap < num_listed:
+            _add_tap(source, inputs[start:stop], outputs[start:stop], matrices[tap], out)
+        else:
+            _add_tap(source, outputs[start:stop], inputs[start:stop], matrices[tap], out)
+
+
+@njit(cache=True, nogil=True)
+def _add_tap(
+    source: np.ndarray,
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    matrices: np.ndarray,  # [parts, Cin, PART]
+    out: np.ndarray,
+) -> None:
+    """Add the products of pairs of a tap."""
+    parts, channels, _ = matrices.shape
     first_source, first_out, first_matrix = source.ctypes.data, out.ctypes.data, matrices.ctypes.data
     source_step, out_step, part_step = 4 * channels, 4 * parts * PART, 4 * PART
-    for tap in range(taps):
-        for part in range(parts):
-            matrix = first_matrix + (tap * parts + part) * channels * part_step
-            begin = first_out + part * part_step
-            pair = starts[tap]
-            while pair + ROWS <= stops[tap]:
-                here, there = inputs[pair : pair + ROWS], outputs[pair : pair + ROWS]
-                _add_many(
-                    _addresses(first_source, here, source_step), _addresses(begin, there, out_step), matrix, channels
-                )
-                pair += ROWS
-            while pair < stops[tap]:
-                _add_one(
-                    (first_source + inputs[pair] * source_step,), (begin + outputs[pair] * out_step,), matrix, channels
-                )
-                pair += 1
+    for part in range(parts):
+        matrix = first_matrix + part * channels * part_step
+        begin = first_out + part * part_step
+        pair = 0
+        while pair + ROWS <= len(inputs):
+            here, there = inputs[pair : pair + ROWS], outputs[pair : pair + ROWS]
+            _add_many(_addresses(first_source, here, source_step), _addresses(begin, there, out_step), matrix, channels)
+            pair += ROWS
+        while pair < len(inputs):
+            _add_one(
+                (first_source + inputs[pair] * source_step,), (begin + outputs[pair] * out_step,), matrix, channels
+            )
+            pair += 1
 
 
 @njit(inline="always")

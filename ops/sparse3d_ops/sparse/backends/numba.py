@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as TF
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -33,7 +34,7 @@ from .workers import one_thread, share
 BLOCK_BYTES = 3 << 20  # inputs, products and outputs of a block; measured, along with the rows
 MIN_ROWS, MAX_ROWS = 256, 8192  # output rows of a block
 RUN = 8192  # pairs of one product of the weight's gradient
-DIRECT_ROWS = 512  # output rows of a block without buffers; measured
+DIRECT_NUMBERS = 1 << 15  # numbers of the output rows of a block without buffers; measured
 STEPS_A_PRODUCT = 16  # products of numbers that take as long as a step
 
 
@@ -125,32 +126,42 @@ class _InRegisters:
 
     def __init__(self, features: Tensor, weights: Tensor, bias: Tensor | None, kernel_map: KernelMap) -> None:
         taps, in_channels, self.channels = weights.shape
-        filling = -self.channels % row_products.PART
-        filled = torch.nn.functional.pad(weights.detach(), (0, filling))
-        filled = filled.view(taps, in_channels, -1, row_products.PART)
-        self.matrices = filled.transpose(1, 2).contiguous().numpy()
-        self.features = features.detach().contiguous().numpy()
-        self.start = torch.zeros(()) if bias is None else torch.nn.functional.pad(bias.detach().float(), (0, filling))
-        self.out = torch.empty(kernel_map.num_outputs, self.channels + filling)
-        self.count = -(-kernel_map.num_outputs // DIRECT_ROWS)
-        self.inputs, self.outputs = kernel_map.inputs.numpy(), kernel_map.outputs.numpy()
-        self.cuts = kernels.cut_taps(self.outputs, kernel_map.offsets.numpy(), DIRECT_ROWS, self.count)
+        filling = (0, -self.channels % row_products.PART)
+        filled = TF.pad(weights.detach(), filling).view(taps, in_channels, -1, row_products.PART)
+        start = torch.zeros(self.channels) if bias is None else bias.detach().float()
+        self.out = torch.empty(kernel_map.num_outputs, self.channels + filling[1])
+        rows = max(MIN_ROWS, DIRECT_NUMBERS // max(in_channels, self.channels))
+        self.count = -(-kernel_map.num_outputs // rows)
+        listed = kernel_map.half if isinstance(kernel_map, MirroredMap) else kernel_map
+        self.arguments = (
+            features.detach().contiguous().numpy(),
+            listed.inputs.numpy(),
+            listed.outputs.numpy(),
+            listed.num_taps,
+            _cut_taps(listed, taps, rows, self.count),
+            rows,
+            filled.transpose(1, 2).contiguous().numpy(),
+            TF.pad(start, filling).numpy(),
+            self.out.numpy(),
+        )
 
     def worker(self) -> Any:
         """Return a function that computes a block."""
-        out = self.out.numpy()
-
-        def compute(block: int) -> None:
-            own = self.out[block * DIRECT_ROWS : (block + 1) * DIRECT_ROWS]
-            own.copy_(self.start.expand_as(own))
-            pairs = self.inputs, self.outputs, self.cuts[block], self.cuts[block + 1]
-            row_products.add_row_products(self.features, *pairs, self.matrices, out)
-
-        return compute
+        return lambda block: row_products.multiply_rows(block, *self.arguments)
 
     def result(self) -> Tensor:
         """Return the rows without what their channels were filled up with."""
         return self.out[:, : self.channels].contiguous()
+
+
+def _cut_taps(listed: KernelMap, taps: int, rows: int, blocks: int) -> np.ndarray:
+    """Return where each block of output rows begins in each tap ``[blocks + 1, taps]``, mirrored taps included."""
+    inputs, outputs, offsets = listed.inputs.numpy(), listed.outputs.numpy(), listed.offsets.numpy()
+    cuts = kernels.cut_taps(outputs, offsets, rows, blocks)
+    if taps == listed.num_taps:
+        return cuts
+    mirrored = kernels.cut_taps(inputs, offsets[:-1], rows, blocks)
+    return np.concatenate([cuts, mirrored[:, ::-1]], axis=1)
 
 
 class _Gathering:
