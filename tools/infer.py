@@ -81,7 +81,8 @@ def main() -> None:
             if arguments.html and len(shown) < arguments.html_inputs:
                 shown.append(picture(detector, item, kept))
         if arguments.html:
-            write_scene_html(arguments.html, shown, detector.class_names, title=detector.config.filename or "sparse3d")
+            title = Path(detector.config.filename).stem
+            write_scene_html(arguments.html, shown, detector.class_names, title=title, score_threshold=arguments.score)
 
 
 def find_inputs(path: Path, data_root: Path | None) -> Iterator[tuple[str, Path | Frame]]:

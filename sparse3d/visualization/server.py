@@ -21,6 +21,7 @@ from .objects import Objects, box_lines, point_colors, read_ground_truth, read_p
 POINT_SIZE = 0.06  # metres
 LINE_WIDTH = 2.0  # pixels
 WHITE = 1.0
+GAMMA = 2.2  # viser takes the colours of lines, unlike those of points, for linear ones
 VIEW_FROM = (-35.0, 0.0, 25.0)  # metres: behind the vehicle and above it
 
 
@@ -135,7 +136,7 @@ class SceneServer:
         for name, objects in (("/gt", gt), ("/pred", pred)):
             colors = np.full((len(objects), 3), WHITE) if name == "/gt" else self.colors[objects.labels]
             lines = box_lines(objects)
-            per_line = np.broadcast_to(np.repeat(colors, len(EDGES) + 1, axis=0)[:, None], lines.shape)
+            per_line = np.broadcast_to(np.repeat(colors**GAMMA, len(EDGES) + 1, axis=0)[:, None], lines.shape)
             self.server.scene.add_line_segments(name, lines, per_line, thickness=LINE_WIDTH, thickness_units="screen")
         self.facts.content = f"{len(pred)} predictions, {len(gt)} objects"
         self._show_images()
