@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse3d_ops.sparse import Geometry, KernelMap, Sites, use_backend
+from sparse3d_ops._numba.kernel_map import PART_ROWS
+from sparse3d_ops.sparse import Geometry, KernelMap, Sites, submanifold_conv, use_backend
 
-from .cases import BACKENDS, sparse_tensor
+from .cases import BACKENDS, sparse_tensor, weights
 
 FIELDS = ("inputs", "outputs", "offsets")
 
@@ -135,9 +136,12 @@ def test_submanifold_maps(shape, size, dilation, density, seed) -> None:
 
 
 def test_threads_change_no_map() -> None:
+    """Maps that are found in several parts, and the definition."""
     x = sparse_tensor((20, 60, 60), 1, 2, 0.3)
-    expected = x.sites.submanifold_map(Geometry.submanifold(3, 3))
-    strided = x.sites.coarsen(Geometry.of(3, 3, 2, 1))
+    assert len(x) > 2 * PART_ROWS
+    with use_backend("reference"):
+        expected = x.sites.submanifold_map(Geometry.submanifold(3, 3))
+        strided = x.sites.coarsen(Geometry.of(3, 3, 2, 1))
     before = torch.get_num_threads()
     try:
         for count in (1, 2, 5):
@@ -147,6 +151,23 @@ def test_threads_change_no_map() -> None:
             assert_same(fresh.coarsen(Geometry.of(3, 3, 2, 1)).origin.kernel_map, strided.origin.kernel_map)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_submanifold_map_lists_its_second_half_when_asked() -> None:
+    x = sparse_tensor((6, 9, 8), 3, dtype=torch.float32)
+    weight = weights(3, (3, 3, 3), 3, torch.float32).requires_grad_()
+    out = submanifold_conv(x, weight).features.sum()
+    kernel_map = x.sites.submanifold_map(Geometry.submanifold(3, 3))
+    listed = {"inputs", "outputs", "offsets"}
+    assert not listed & set(vars(kernel_map))
+    out.backward()
+    assert listed <= set(vars(kernel_map))
+    with use_backend("reference"):
+        expected = Sites(x.indices, x.spatial_shape, 2).submanifold_map(Geometry.submanifold(3, 3))
+    assert_same(kernel_map, expected)
+    assert_same(kernel_map.transpose(), expected.transpose())
+    assert (kernel_map.num_taps, kernel_map.num_pairs) == (27, expected.num_pairs)
+    assert torch.equal(kernel_map.transpose().table(), expected.transpose().table())
 
 
 def test_table_and_transpose() -> None:
