@@ -101,7 +101,6 @@ def _sweep(sweep: LidarScan, frame: Frame, root: Path) -> dict[str, Any]:
         "ego2global": (frame.lidar2global @ sweep.lidar2key @ invert_poses(frame.lidar2ego)).tolist(),
         "lidar_points": {
             "lidar_path": _below(sweep.path, root),
-            "num_pts_feats": sweep.num_features,
             "lidar2ego": frame.lidar2ego.tolist(),
             "lidar2sensor": invert_poses(sweep.lidar2key).tolist(),
         },
