@@ -180,6 +180,20 @@ def test_an_interrupted_run_takes_up_where_it_stopped(data: Path, monkeypatch: p
     assert len(frames_of(data)) == 2 * WAYMO["frames"]
 
 
+def test_several_workers_write_what_one_writes(data: Path, tmp_path: Path) -> None:
+    for number in range(2, 5):  # the validation segment under more names, so that there is more than a worker's share
+        for tag in (data / "validation").iterdir():
+            shutil.copy(next(tag.iterdir()), data / "training" / tag.name / f"segment_{number}.parquet")
+    alone = tmp_path / "alone"
+    shutil.copytree(data, alone)
+    create_waymo_index(alone, splits=["train"], points="float16", workers=1)
+    create_waymo_index(data, splits=["train"], points="float16", workers=2)
+    found, expected = frames_of(data), frames_of(alone)
+    assert len(found) == len(expected) == 4 * WAYMO["frames"]
+    assert_same(tuple(found), tuple(expected), ignored={"path"})
+    np.testing.assert_array_equal(read_scan(found[-1].lidar), read_scan(expected[-1].lidar))
+
+
 # -- what is wrong ----------------------------------------------------------------------------------------------------
 
 
