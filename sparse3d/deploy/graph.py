@@ -1,7 +1,8 @@
 """The parts of a detector that become graphs: named tensors in, named tensors out, the detector's own modules between.
 
-A graph takes the tensors of `inputs.py` and returns those of `outputs.py`. In half precision what reads points stays in
-float32 (the voxel encoder, the first layer of a sparse encoder): half precision cannot hold metres to the centimetre.
+A graph takes the tensors of one of the `*_inputs.py` and returns those of `outputs.py`. In half precision what reads
+points stays in float32 (the voxel encoder, the first layer of a sparse encoder): half precision cannot hold metres to
+the centimetre.
 """
 
 from __future__ import annotations

@@ -199,15 +199,15 @@ class RegionInputs:
         return Feed(named if moment.lags is None else {**named, "lags": moment.lags})
 
     def _look(self, rois: RoIs, views: Views) -> tuple[Tensor, Tensor]:
-        related = related_rois(rois, views, self.queries.top_k)
-        if self.queries.margin is None:
-            seen = RegionLooks.find(related)
-            missing = max(LEAST - seen.regions.shape[2], 0)
-            return F.pad(seen.regions, (0, missing)), F.pad(seen.shown, (0, missing))
-        shape = (self.images.num_cameras, *self.map_shape)
-        cells = CellLooks.find(rois, related, shape, self.queries.pixels.stride, self.queries.margin)
-        missing = max(LEAST - cells.cells.shape[1], 0)
-        return F.pad(cells.cells, (0, missing)), F.pad(cells.shown, (0, missing))
+        rules, related = self.queries, related_rois(rois, views, self.queries.top_k)
+        if rules.margin is None:
+            looks = RegionLooks.find(related)
+        else:
+            shape = (self.images.num_cameras, *self.map_shape)
+            looks = CellLooks.find(rois, related, shape, rules.pixels.stride, rules.margin)
+        where, shown = vars(looks).values()
+        missing = max(LEAST - where.shape[-1], 0)
+        return F.pad(where, (0, missing)), F.pad(shown, (0, missing))
 
     # -- shapes ------------------------------------------------------------------------------------------------------
 
