@@ -2,9 +2,11 @@
 _base_ = ["../_base_/datasets/nuscenes_camera_bev.py", "../_base_/runtime_by_the_clock.py"]
 
 data_root = "data/synthetic"
+# What lies further away is a few pixels in images of this size.
+grid = dict(point_range=[-32.0, -32.0, -5.0, 32.0, 32.0, 3.0])
 image_size = [96, 256]
 resize_factors = [0.62, 0.70]  # of images of 225 x 400 pixels, a quarter of nuScenes'
-depth_bins = [2.0, 58.0, 1.0]
+depth_bins = [2.0, 46.0, 1.0]
 
 train_pipeline = [
     "$load_points",
@@ -65,7 +67,7 @@ model = dict(
         loss_weights=dict(box=0.25),
         targets=dict(min_radius=1, box_radius=1),
         decoder=dict(
-            center_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 5.0],
+            center_range=[-35.0, -35.0, -5.0, 35.0, 35.0, 5.0],
             top_k=300,
             score_threshold=0.02,
             nms_threshold=0.2,
@@ -75,7 +77,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(max_seconds=600)
+train_cfg = dict(max_seconds=2700)
 val_cfg = None
 val_dataloader = None
 val_evaluator = None

@@ -1,7 +1,8 @@
 """Weights of image backbones of others -> ours, whatever file they come in.
 
 torchvision's ResNet has its names alone; a detector of mmdetection puts `backbone.` before them, one of mmdetection3d
-`img_backbone.`, DD3D `backbone.bottom_up.`; EVA-02's detector has `backbone.net.` and its pyramid beside it.
+`img_backbone.`, DD3D `backbone.bottom_up.`; EVA-02's detector has `backbone.net.` and its pyramid beside it. A detector of
+ours, whose backbone another one may begin with, has `image_branch.backbone.`.
 """
 
 from __future__ import annotations
@@ -123,10 +124,11 @@ EVA02: Rules = [
 ]
 
 ANY_FILE: Rules = [
+    (rf"image_branch\.backbone\.{REST}", r"backbone.\1"),
     *EVA02,
     *prefixed(r"(?:img_backbone|backbone\.bottom_up|backbone)", "backbone", [*RESNET, *VOVNET, *SWIN]),
     *((theirs, f"backbone.{ours}") for theirs, ours in RESNET),
-    (r"(?!(?:img_)?backbone\.).+", None),  # the other parts of a detector, or a classifier
+    (r"(?!(?:img_|image_branch\.)?backbone\.).+", None),  # the other parts of a detector, or a classifier
 ]
 
 

@@ -225,6 +225,17 @@ def test_pretrained_resnets_of_others(prefix: str, others: dict, wrap: str | Non
         load_backbone(module, tmp_path / "damaged.pth")
 
 
+def test_a_detector_of_ours_hands_its_backbone_on(tmp_path: Path) -> None:
+    source = branch()
+    state = {f"image_branch.{name}": value for name, value in source.state_dict().items()}
+    torch.save({"state_dict": {**state, "head.bias": torch.zeros(3)}}, tmp_path / "weights.pth")
+    module = branch(pretrained=str(tmp_path / "weights.pth"))
+    module.init_weights()
+    assert all(
+        torch.equal(value, source.backbone.state_dict()[key]) for key, value in module.backbone.state_dict().items()
+    )
+
+
 def _their_name(ours: str) -> str:
     """The name in torchvision's ResNet."""
     head, _, rest = ours.partition(".")
