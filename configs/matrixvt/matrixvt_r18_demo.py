@@ -67,7 +67,7 @@ model = dict(
         loss_weights=dict(box=0.25),
         targets=dict(min_radius=1, box_radius=1),
         decoder=dict(
-            center_range=[-35.0, -35.0, -5.0, 35.0, 35.0, 5.0],
+            center_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 5.0],
             top_k=300,
             score_threshold=0.02,
             nms_threshold=0.2,
