@@ -1,8 +1,8 @@
 """Weights of image backbones of others -> ours, whatever file they come in.
 
 torchvision's ResNet has its names alone; a detector of mmdetection puts `backbone.` before them, one of mmdetection3d
-`img_backbone.`, DD3D `backbone.bottom_up.`; EVA-02's detector has `backbone.net.` and its pyramid beside it. A detector of
-ours, whose backbone another one may begin with, has `image_branch.backbone.`.
+`img_backbone.`, DD3D `backbone.bottom_up.`; EVA-02's detector has `backbone.net.` and its pyramid beside it. A detector
+of ours, whose backbone another one may begin with, has `image_branch.backbone.`.
 """
 
 from __future__ import annotations
