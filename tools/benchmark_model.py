@@ -35,11 +35,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from sparse3d.analysis.samples import made_up_sample
 from sparse3d.datasets.frame_dataset import open_frames
-from sparse3d.datasets.nuscenes_schema import CAMERA_CHANNELS
 from sparse3d.datasets.transforms import Compose
-from sparse3d.deploy.rigs import make_images, make_rig
-from sparse3d.deploy.scans import config_scan
 from sparse3d.models import DSVT, Detector3D
 from sparse3d.models.points.dsvt_layers import SetAttentionLayer
 from sparse3d.progress import track
@@ -107,7 +105,7 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(arguments.device)
     detector = MODELS.build(config.model).eval().to(device)
-    sample = make_sample(detector, config) if arguments.data is None else load_sample(config, arguments.data)
+    sample = made_up_sample(config) if arguments.data is None else load_sample(config, arguments.data)
     cast = torch.autocast(device.type, DTYPES[arguments.precision], enabled=arguments.precision != "fp32")
     with torch.inference_mode(), cast:
         voxels = detector.data_preprocessor([sample])["batch"].voxels
@@ -152,18 +150,6 @@ def load_sample(config: Config, folder: Path) -> Sample:
     return Compose(config.test_dataloader.dataset.pipeline)(Sample.from_frame(frame), np.random.default_rng(0))
 
 
-def make_sample(detector: Detector3D, config: Config) -> Sample:
-    """Make up what the detector reads."""
-    fields: dict[str, Any] = {}
-    if detector.point_branch is not None:
-        fields["points"] = config_scan(config)
-    if detector.image_branch is not None:
-        names, frames = config.get("camera_names", CAMERA_CHANNELS), detector.image_branch.num_frames
-        cameras = make_rig(len(names), tuple(config.image_size), frames)
-        fields.update(images=make_images(cameras), cameras=cameras)
-    return Sample().replace(**fields)
-
-
 def describe(sample: Sample, voxels: Voxels | None) -> dict[str, int]:
     """Return what there is of a sample."""
     counts = {} if voxels is None else {"points": len(sample.points), "voxels": len(voxels.coords)}
@@ -200,7 +186,8 @@ def watch_points(watch: Stopwatch, branch: nn.Module) -> None:
                 watch.watch(branch.backbone.poolings[stage - 1], "forward", f"pooling {stage}")
             for number, block in enumerate(blocks):
                 watch.watch(block, "forward", f"block {stage}.{number}")
-    watch.watch(branch.bev_backbone, "forward", "map backbone")
+    if hasattr(branch, "bev_backbone"):  # not all make a dense map
+        watch.watch(branch.bev_backbone, "forward", "map backbone")
 
 
 def predict(detector: Detector3D, sample: Sample, watch: Stopwatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from mmengine.config import Config
 
 from ..datasets.frame_dataset import open_frames
 from ..datasets.transforms import Compose
-from ..deploy.scans import config_scan
+from ..deploy.scans import as_sample, config_scan
 from ..inference import bare_frame
 from ..structures import Cameras, Sample
 
@@ -36,16 +35,8 @@ def data_sample(config: Config, folder: Path) -> Sample:
 
 def made_up_sample(config: Config) -> Sample:
     """Return a sample with what the config's model reads: a scan of a real sensor's size, noise for images."""
-    fields: dict[str, Any] = {}
-    if config.get("num_point_features"):
-        fields["points"] = config_scan(config)
-    if config.get("image_size"):
-        cameras = ring_of_cameras(len(config.camera_names), *config.image_size)
-        frames = config.get("num_frames", 1)
-        fields["cameras"] = Cameras.cat([cameras] * frames)
-        shape = (frames * len(cameras), 3, *config.image_size)
-        fields["images"] = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return Sample.from_frame(bare_frame()).replace(**fields)
+    made_up = as_sample(config_scan(config))
+    return Sample.from_frame(bare_frame()).replace(**dict(made_up.items()))
 
 
 def ring_of_cameras(count: int, height: int, width: int) -> Cameras:
