@@ -26,7 +26,7 @@ from sparse3d.structures import Detections
 from .named import Named
 
 MIN_AGREEING = 0.95  # of the boxes of the whole, in float32
-MIN_AGREEING_INT8 = 0.8  # of the boxes of the last graph
+MIN_AGREEING_INT8 = 0.5  # of the boxes of the last graph; fewer are no result, how many will do is the user's choice
 
 
 @dataclass(frozen=True)

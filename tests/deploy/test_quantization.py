@@ -31,7 +31,7 @@ def test_nothing_to_measure_gives_a_scale_all_the_same() -> None:
     assert clipping_limit(np.zeros(0)) == 1.0
 
 
-@pytest.mark.parametrize("agreeing, passes", [(80, True), (79, False)])
+@pytest.mark.parametrize("agreeing, passes", [(50, True), (49, False)])
 def test_eight_bits_are_judged_by_boxes(agreeing: int, passes: bool) -> None:
     boxes = BoxParity(pytorch=100, exported=98, agreeing=agreeing, center=0.1, score=0.05)
     parity = Parity({}, {"heatmap": 0.9}, boxes, boxes, TOLERANCES["int8"])
