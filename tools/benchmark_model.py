@@ -186,6 +186,8 @@ def watch_points(watch: Stopwatch, branch: nn.Module) -> None:
                 watch.watch(branch.backbone.poolings[stage - 1], "forward", f"pooling {stage}")
             for number, block in enumerate(blocks):
                 watch.watch(block, "forward", f"block {stage}.{number}")
+    elif branch.backbone is not None:
+        watch.watch(branch.backbone, "forward", "sparse backbone")
     if hasattr(branch, "bev_backbone"):  # not all make a dense map
         watch.watch(branch.bev_backbone, "forward", "map backbone")
 

@@ -10,6 +10,7 @@ resize_factors = [0.84, 0.96]  # of images of 225 x 400 pixels, a quarter of nuS
 past = []
 num_frames = 1
 num_queries = 144
+pretrained = None  # a checkpoint of matrixvt_r18_demo.py, whose backbone is the same
 
 train_pipeline = [
     "$load_images",
@@ -29,6 +30,7 @@ model = dict(
     data_preprocessor=dict(type="Preprocessor", images=dict(size_divisor=32)),
     image_branch=dict(
         type="ImageBranch",
+        pretrained="$pretrained",
         backbone=dict(type="ResNet", depth=18, base_channels=16),
         neck=dict(type="FPN", in_channels=[16, 32, 64, 128], out_channels=64, num_outs=4),
         num_frames="$num_frames",
@@ -47,9 +49,10 @@ model = dict(
     ),
 )
 
-train_cfg = dict(max_seconds=600)
+train_cfg = dict(max_seconds=1500)
 val_cfg = None
 val_dataloader = None
 val_evaluator = None
+peak_lr = 1e-3
 warmup = 0.1
 optim_wrapper = dict(optimizer=dict(_delete_=True, type="AdamW", lr=1e-4, weight_decay=0.01))
