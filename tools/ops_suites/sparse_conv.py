@@ -78,7 +78,7 @@ def map_cases(sites: Sites, peer: Any) -> Iterator[Case]:
     for name, geometry, is_submanifold in (("subm3", SUBMANIFOLD, True), ("stride2", HALVE, False)):
 
         def ours(geometry: Geometry = geometry, is_submanifold: bool = is_submanifold) -> Any:
-            fresh = Sites.from_keys(sites.keys, sites.spatial_shape, sites.batch_size)
+            fresh = without_maps(sites)
             return fresh.submanifold_map(geometry) if is_submanifold else fresh.coarsen(geometry)
 
         def definition(ours: Function = ours) -> Any:
@@ -90,6 +90,11 @@ def map_cases(sites: Sites, peer: Any) -> Iterator[Case]:
             others["spconv"] = Alone(spconv_pairs(sites, geometry, is_submanifold, peer))
         others["reference"] = definition
         yield Case(f"{name} map", ours, others, backend="cpu")
+
+
+def without_maps(sites: Sites) -> Sites:
+    """Return the same sites, of which no map is known; their coordinates are, as spconv is told them too."""
+    return Sites.from_keys(sites.keys, sites.spatial_shape, sites.batch_size, coords=sites.coords)
 
 
 def layer_cases(sites: Sites, channels: int, peer: Any) -> Iterator[Case]:
@@ -227,8 +232,7 @@ class Pair:
 
     def fresh_tensor(self) -> SparseTensor:
         """Return the input on sites that no map is known of."""
-        fresh = Sites.from_keys(self.sites.keys, self.sites.spatial_shape, self.sites.batch_size)
-        return SparseTensor.on(fresh, self.features)
+        return SparseTensor.on(without_maps(self.sites), self.features)
 
     def peer_forward(self) -> Function:
         """Return a function that applies spconv's layers to a tensor without maps."""

@@ -61,11 +61,16 @@ class Sites:
 
     @classmethod
     def from_keys(
-        cls, keys: Tensor, spatial_shape: tuple[int, ...], batch_size: int, origin: Origin | None = None
+        cls,
+        keys: Tensor,
+        spatial_shape: tuple[int, ...],
+        batch_size: int,
+        origin: Origin | None = None,
+        coords: Tensor | None = None,
     ) -> Sites:
-        """Return the sites of ascending unique keys ``[N]`` int64, unchecked."""
+        """Return the sites of ascending unique keys ``[N]`` int64, unchecked; ``coords`` are theirs, where known."""
         sites = cls.__new__(cls)
-        coords = split_keys(keys, lift(spatial_shape, 1))
+        coords = split_keys(keys, lift(spatial_shape, 1)) if coords is None else coords
         indices = coords if len(spatial_shape) == 3 else coords[:, [0, 2, 3]]
         sites._fill(indices, keys, spatial_shape, batch_size, origin)
         return sites
@@ -136,11 +141,12 @@ class Sites:
         num_cells(volume, self.batch_size)
         reach = backend.coarse_keys if to_coarse else backend.fine_keys
         keys = reach(self.coords, geometry, volume, self.batch_size)
+        coords = split_keys(keys, volume)
         if to_coarse:
-            kernel_map = backend.match(self.keys, self.volume, split_keys(keys, volume), geometry, False)
+            kernel_map = backend.match(self.keys, self.volume, coords, geometry, False)
         else:
             kernel_map = backend.match(keys, volume, self.coords, geometry, False).transpose()
-        return Sites.from_keys(keys, volume[3 - self.ndim :], self.batch_size, Origin(self, kernel_map))
+        return Sites.from_keys(keys, volume[3 - self.ndim :], self.batch_size, Origin(self, kernel_map), coords)
 
 
 def check_shape(spatial_shape: Sequence[int]) -> tuple[int, ...]:
