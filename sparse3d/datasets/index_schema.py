@@ -98,7 +98,7 @@ def encode_frames(frames: Sequence[Frame], data_root: Path) -> pa.RecordBatch:
     Raises:
         ValueError: if a path is not below ``data_root``.
     """
-    rows = [_row(frame, os.path.join(data_root.absolute(), "")) for frame in frames]
+    rows = [_row(frame, os.path.join(os.path.abspath(data_root), "")) for frame in frames]
     return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
 
 

@@ -51,7 +51,7 @@ def write_mmdet3d_infos(
     Raises:
         ValueError: if a sensor file is not where nuScenes has it below ``data_root``.
     """
-    root = Path(data_root).absolute()
+    root = Path(os.path.abspath(data_root))
     entries = [_entry(number, frame, root) for number, frame in enumerate(frames)]
     metainfo = {
         "categories": {name: label for label, name in enumerate(DETECTION_CLASSES)},

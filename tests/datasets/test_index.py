@@ -96,6 +96,12 @@ def test_paths_follow_the_data_root(path: Path, tmp_path: Path, frames: list[Fra
     assert str(SYNTH).encode() not in path.read_bytes()
 
 
+def test_a_root_by_a_detour(tmp_path: Path, frames: list[Frame]) -> None:
+    detour = SYNTH / ".." / SYNTH.name
+    write_index(tmp_path / "index.arrow", frames, METADATA, detour)
+    assert len(FrameIndex(tmp_path / "index.arrow", detour)) == len(frames)
+
+
 def test_no_frames(tmp_path: Path) -> None:
     write_index(tmp_path / "index.arrow", [], METADATA, SYNTH)
     index = FrameIndex(tmp_path / "index.arrow", SYNTH)
