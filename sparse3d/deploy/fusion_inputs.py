@@ -37,7 +37,7 @@ from sparse3d.structures import Grid, Voxels
 from .image_inputs import ImageInputs
 from .inputs import PointInputs, as_int32
 from .named import Feed, Named, OneGraph, Shape
-from .sensor_scan import FusionScan
+from .sensor_scan import FusionScan, check_kind
 
 GEOMETRY = ("rotations", "shifts", "intrinsics", "sizes")
 
@@ -90,8 +90,7 @@ class FusionInputs(OneGraph):
             ValueError: if the scan has no points or no images, or one of them is not as ``PointInputs`` or
                 ``ImageInputs`` wants it.
         """
-        if not isinstance(scan, FusionScan):
-            raise ValueError(f"scan: expected a FusionScan, points and images, got a {type(scan).__name__}")
+        check_kind(scan, FusionScan)
         images, voxels = self.images(scan), self.points.sort(scan.points)
         cameras = CameraGeometry.of([scan.cameras], self.images.input_size)
         now = scan.points[scan.points[:, self.lag_column] == 0, :3]

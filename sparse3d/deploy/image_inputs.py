@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .named import Shape
-from .sensor_scan import CameraScan
+from .sensor_scan import CameraScan, check_kind
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ class ImageInputs:
         """Return the input for one scan.
 
         Raises:
-            ValueError: if there is another number of images, or one of another size or dtype.
+            ValueError: if there are no images, another number of them, or one of another size or dtype.
         """
+        check_kind(scan, CameraScan)
         expected = [self.num_cameras, 3, *self.image_size]
         if list(scan.images.shape) != expected or scan.images.dtype != torch.uint8:
             raise ValueError(

@@ -29,6 +29,7 @@ from sparse3d_ops.segment_tree import DEPTH, FAN
 
 from .coord_inputs import CoordIndexing
 from .named import Feed, Named, Shape
+from .sensor_scan import check_kind
 from .set_inputs import SetIndexing
 from .table_inputs import TableIndexing
 
@@ -215,6 +216,7 @@ class PointInputs:
         return as_int32(self.indexing.grow(graph, feed.state, outputs))
 
     def _check_points(self, points: Tensor) -> None:
+        check_kind(points, Tensor)
         if points.dtype != torch.float32 or points.ndim != 2 or points.shape[1] != self.num_features:
             raise ValueError(
                 f"points: expected [P, {self.num_features}] float32, the columns that the model was trained on, "

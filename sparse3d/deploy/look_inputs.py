@@ -23,7 +23,7 @@ from sparse3d.structures import Cameras, Grid
 from .image_inputs import ImageInputs
 from .inputs import PointInputs
 from .named import Feed, Named, Shape
-from .sensor_scan import FusionScan
+from .sensor_scan import FusionScan, check_kind
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ class LookInputs:
             ValueError: if the scan has no points or no images, or one of them is not as ``PointInputs`` or
                 ``ImageInputs`` wants it.
         """
-        if not isinstance(scan, FusionScan):
-            raise ValueError(f"scan: expected a FusionScan, points and images, got a {type(scan).__name__}")
+        check_kind(scan, FusionScan)
         return Feed({"images": self.images(scan)}, Sight(self.points(scan.points), scan.cameras))
 
     def go_on(self, graph: int, feed: Feed, outputs: Named) -> Feed:

@@ -66,29 +66,39 @@ class CenterOutputs:
 
 
 @dataclass(frozen=True)
-class TransFusionOutputs:
-    """Outputs of a ``TransFusionHead``: ``code_<branch>``, ``logits`` ``[1, Q, ...]``, ``labels``, ``heat`` ``[1, Q]``.
+class QueryOutputs:
+    """What outputs of queries have in common: their decoder is all that gives them a meaning.
 
     Args:
         decoder: the head's decoder.
     """
 
-    decoder: TransFusionDecoder
+    decoder: Any
+    decoder_type: ClassVar[type]
     computes_positions: ClassVar[bool] = True  # of up to some hundred cells, to the hundredth: no half precision
 
     @classmethod
-    def of(cls, head: Any) -> TransFusionOutputs:
+    def of(cls, head: Any) -> QueryOutputs:
         """Describe a head's outputs."""
         return cls(head.decoder)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TransFusionOutputs:
+    def from_json(cls, values: Mapping[str, Any]) -> QueryOutputs:
         """Build from what ``to_json`` returned."""
-        return cls(TransFusionDecoder(**values["decoder"]))
+        return cls(cls.decoder_type(**values["decoder"]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain containers."""
         return {"decoder": asdict(self.decoder)}
+
+
+class TransFusionOutputs(QueryOutputs):
+    """Outputs of a ``TransFusionHead``.
+
+    ``code_<branch>``, ``logits`` ``[1, Q, ...]``; ``cells``, ``labels``, ``heat`` ``[1, Q]``.
+    """
+
+    decoder_type = TransFusionDecoder
 
     def name(self, output: Any) -> Named:
         """Give names to what the head returned."""
@@ -114,34 +124,15 @@ class TransFusionOutputs:
         return self.decoder.decode(codes, named["logits"], queries, grid)[0]
 
 
-@dataclass(frozen=True)
-class SparseFusionOutputs:
+class SparseFusionOutputs(QueryOutputs):
     """Outputs of a ``SparseFusionHead`` with P candidates of the LiDAR and Q of the cameras.
 
     ``code_<branch>`` ``[1, P + Q, ...]``; ``lidar_cells``, ``lidar_labels``, ``lidar_heat`` ``[1, P]``;
     ``camera_cells`` (pixels of all levels of one camera after the other), ``camera_labels``, ``camera_heat`` ``[1, Q]``
     and ``camera_logits`` ``[1, Q, K]``; ``logits`` ``[1, P + Q, K]``.
-
-    Args:
-        decoder: the head's decoder.
     """
 
-    decoder: SparseFusionDecoder
-    computes_positions: ClassVar[bool] = True
-
-    @classmethod
-    def of(cls, head: Any) -> SparseFusionOutputs:
-        """Describe a head's outputs."""
-        return cls(head.decoder)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> SparseFusionOutputs:
-        """Build from what ``to_json`` returned."""
-        return cls(SparseFusionDecoder(**values["decoder"]))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain containers."""
-        return {"decoder": asdict(self.decoder)}
+    decoder_type = SparseFusionDecoder
 
     def name(self, output: Any) -> Named:
         """Give names to what the head returned."""
@@ -193,32 +184,13 @@ class SparseFusionOutputs:
         return self.decoder.decode(codes, named["logits"], origins, grid)[0]
 
 
-@dataclass(frozen=True)
-class TopKOutputs:
+class TopKOutputs(QueryOutputs):
     """Outputs of the last layer of an ``MV2DHead`` or ``SparseBEVHead``.
 
     ``logits`` ``[1, Q, K]`` and ``codes`` ``[1, Q, 10]``.
-
-    Args:
-        decoder: the head's decoder.
     """
 
-    decoder: TopKDecoder
-    computes_positions: ClassVar[bool] = True
-
-    @classmethod
-    def of(cls, head: Any) -> TopKOutputs:
-        """Describe a head's outputs."""
-        return cls(head.decoder)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TopKOutputs:
-        """Build from what ``to_json`` returned."""
-        return cls(TopKDecoder(**values["decoder"]))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain containers."""
-        return {"decoder": asdict(self.decoder)}
+    decoder_type = TopKDecoder
 
     def name(self, output: Any) -> Named:
         """Give names to what the head returned."""

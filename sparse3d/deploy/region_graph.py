@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sparse3d.encoding.box_levels import POOLED_CELLS, POOLED_LEVELS
 from sparse3d.encoding.roi_looks import CellLooks, RegionLooks
 from sparse3d.models import Detector3D
 from sparse3d.models.heads.mv2d_head import hide_empty_slots
@@ -18,7 +19,7 @@ from sparse3d_ops import roi_align
 
 from .image_inputs import ImageInputs
 from .named import Named
-from .region_inputs import CELLS, POOLED_LEVELS, QueryRules, RegionInputs
+from .region_inputs import QueryRules, RegionInputs
 from .sensor_scan import CameraScan
 
 NOTHING = -1e4  # logit of an empty slot
@@ -105,20 +106,20 @@ def align(
 ) -> Tensor:  # [R, C, 7, 7]
     """Return ``roi_align``, in a graph as the one operator that engines have for it."""
     if not torch.compiler.is_exporting():
-        return roi_align(features, boxes, images.long(), CELLS, scale)
+        return roi_align(features, boxes, images.long(), POOLED_CELLS, scale)
     return torch.onnx.ops.symbolic(
         "RoiAlign",
         (features, boxes, images.long()),
         attrs={
             "coordinate_transformation_mode": "half_pixel",
             "mode": "avg",
-            "output_height": CELLS,
-            "output_width": CELLS,
+            "output_height": POOLED_CELLS,
+            "output_width": POOLED_CELLS,
             "sampling_ratio": 0,
             "spatial_scale": scale,
         },
         dtype=features.dtype,
-        shape=(boxes.shape[0], features.shape[1], CELLS, CELLS),
+        shape=(boxes.shape[0], features.shape[1], POOLED_CELLS, POOLED_CELLS),
     )
 
 

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from sparse3d.decoding.image_boxes import DetectionFilter
 from sparse3d.decoding.proposals import ProposalFilter, Proposals, best_anchors
-from sparse3d.encoding.box_levels import rows_by_level
+from sparse3d.encoding.box_levels import POOLED_CELLS, POOLED_LEVELS, rows_by_level
 from sparse3d.encoding.pixel_rays import PixelRays
 from sparse3d.encoding.related_rois import related_rois
 from sparse3d.encoding.roi_looks import CellLooks, RegionLooks
@@ -52,8 +52,6 @@ from .inputs import as_int32
 from .named import Feed, Named, Shape
 from .sensor_scan import CameraScan
 
-POOLED_LEVELS = 4  # of the pyramid, that boxes in images are pooled from
-CELLS = 7  # of a region, along each side
 LEAST = 2  # entries of a list
 
 
@@ -184,7 +182,7 @@ class RegionInputs:
     def _detect(self, moment: Moment, outputs: Named) -> Feed:
         found = self.detections(outputs["boxes"], outputs["scores"], moment.proposals.images, self.images.num_cameras)
         rois = _pad(RoIs.gather(found, moment.views.seeing))
-        known, to_lidar = rois.describe(moment.views, CELLS)
+        known, to_lidar = rois.describe(moment.views, POOLED_CELLS)
         looks, shown = self._look(rois, moment.views)
         named = {
             "placed_map": moment.placed_map,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,13 @@ class FusionScan(CameraScan):
 
 
 Scan = Tensor | CameraScan  # points [P, F] alone are a tensor
+KINDS = {Tensor: "points", CameraScan: "images and their cameras", FusionScan: "points and images"}
+
+
+def check_kind(scan: Any, kind: type) -> None:
+    """Raise ``ValueError`` unless a scan is of a kind, one of ``KINDS``."""
+    if not isinstance(scan, kind):
+        raise ValueError(f"scan: expected a {kind.__name__}, {KINDS[kind]}, got a {type(scan).__name__}")
 
 
 def scan_to_arrays(scan: Scan) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""From which level of a pyramid the features of a box are taken.
+"""From which level of a pyramid the features of a box are taken, and how many.
 
     level = floor(log2(sqrt(area) / 56)),  from the finest one (0) to the coarsest
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+POOLED_LEVELS = 4  # of a pyramid, from which boxes in images are pooled, the finest ones
+POOLED_CELLS = 7  # of a pooled box, along each side
 FINEST = 56.0  # pixels; boxes that are smaller than twice that look at the finest level
 EPS = 1e-6
 

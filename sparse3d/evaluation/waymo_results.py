@@ -44,7 +44,7 @@ def read_detections(path: str | Path) -> WaymoResults:
     Raises:
         ValueError: if the file is no such message, is cut off, or holds what cannot be scored.
     """
-    parts = [_read_objects(np.frombuffer(message, np.uint8)) for message in _messages(Path(path))]
+    parts = [_read_objects(f"{path}", np.frombuffer(message, np.uint8)) for message in _messages(Path(path))]
     names = [name for part, _, _ in parts for name in part]
     boxes = np.concatenate([np.zeros((0, 8)), *(numbers for _, numbers, _ in parts)])
     columns = np.concatenate([np.zeros((0, len(INTEGERS)), np.int64), *(integers for *_, integers in parts)])
@@ -74,7 +74,7 @@ def _messages(path: Path) -> Iterator[bytes | memoryview]:
                 yield Message(file.read()).data(RESULTS)
 
 
-def _read_objects(data: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _read_objects(path: str, data: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return the frames' names, the numbers ``[N, 8]`` of box and score, and the columns ``[N, 5]`` of ``INTEGERS``.
 
     Raises:
@@ -82,10 +82,10 @@ def _read_objects(data: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     """
     count = _count(data)
     if count < 0:
-        raise ValueError("no message of detections, or cut off")
+        raise ValueError(f"{path}: no message of detections, or cut off")
     numbers, integers = np.zeros((count, 8), np.float64), np.zeros((count, len(INTEGERS)), np.int64)
     if not _fill(data, numbers, integers):
-        raise ValueError("no message of detections, or cut off within an object")
+        raise ValueError(f"{path}: no message of detections, or cut off within an object")
     places = zip(*(integers[:, INTEGERS.index(name)].tolist() for name in ("name_start", "name_size")), strict=True)
     return [data[start : start + size].tobytes().decode() for start, size in places], numbers, integers
 

@@ -108,6 +108,7 @@ def test_refusals(camera_detector: Detector3D) -> None:
     for wrong, message in (
         (CameraScan(scan().images.float(), scan().cameras), "got .* float32"),
         (CameraScan(scan().images[..., 1:], scan().cameras), r"images: expected \[2, 3, 32, 64\] uint8"),
+        (torch.zeros(4, 5), "scan: expected a CameraScan, images and their cameras, got a Tensor"),
         (scan(3), r"images: expected \[2, 3"),
         (CameraScan(scan().images, scan(3).cameras), "cameras: expected 2, as there are images, got 3"),
     ):

@@ -22,6 +22,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from sparse3d.decoding.sparsebev import TopKDecoder, encode_boxes, inverse_sigmoid
+from sparse3d.encoding.box_levels import POOLED_CELLS
 from sparse3d.encoding.related_rois import related_rois
 from sparse3d.encoding.roi_looks import CellLooks, RegionLooks
 from sparse3d.encoding.rois import RoIs, Views, frame_lags
@@ -43,7 +44,6 @@ from .mv2d_memory import Memory, cell_memory, region_memory
 from .mv2d_position import PositionEncoding
 from .mv2d_queries import QueryGenerator, lift
 
-CELLS = 7  # of a region, along each side
 CODE_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.5, 1.5, 2.0, 2.0)
 LOSS_WEIGHTS = {"class": 2.0, "box": 0.25}
 LAYER_WEIGHT = 0.1  # of the losses of each layer
@@ -178,7 +178,7 @@ class MV2DHead(BaseModule):
         """Return ``forward`` for regions of the neck's map."""
         maps = torch.cat([x, self.position_encoding(x, views)], dim=2)
         regions = self._pool(maps, rois)
-        references = self.place(regions, *rois.describe(views, CELLS))
+        references = self.place(regions, *rois.describe(views, POOLED_CELLS))
         memory = self.look_up(maps, regions, self.looks(views, rois, maps.shape[3:]))
         hidden = None if bool(rois.valid.all()) else hide_empty_slots(rois.valid)
         if denoising is not None:
@@ -216,7 +216,7 @@ class MV2DHead(BaseModule):
     def _pool(self, maps: Tensor, rois: RoIs) -> Tensor:
         """Return the cells ``[B, Q, C, P, P]`` of all regions in maps ``[B, V, C, h, w]``."""
         images = rois.image_numbers(maps.shape[1])
-        pooled = roi_align(maps.flatten(0, 1), rois.boxes.flatten(0, 1), images, CELLS, 1 / self.stride)
+        pooled = roi_align(maps.flatten(0, 1), rois.boxes.flatten(0, 1), images, POOLED_CELLS, 1 / self.stride)
         return pooled.unflatten(0, rois.valid.shape)
 
     def _to_parts(self, points: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sparse3d.decoding.box_deltas import BoxDeltas
 from sparse3d.decoding.image_boxes import DetectionFilter, ImageBoxes, ImageDetections
 from sparse3d.decoding.proposals import Proposals
+from sparse3d.encoding.box_levels import POOLED_CELLS, POOLED_LEVELS
 from sparse3d.registry import MODELS
 
 from ..targets.iou_targets import IoUAssigner, draw
@@ -22,9 +23,7 @@ from .box_pooling import pool_boxes
 from .detector_2d import Detector2D
 from .region_proposals import RegionProposalNetwork
 
-CELLS = 7  # of a box, along each side
 SAMPLES, POSITIVE_SHARE = 512, 0.25
-NUM_LEVELS = 4  # that boxes are pooled from
 CLASS_STD, BOX_STD = 0.01, 0.001  # of untrained weights
 
 
@@ -81,7 +80,7 @@ class BoxHead(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.layers = nn.ModuleList(
-            [nn.Linear(channels * CELLS**2, hidden_channels), nn.Linear(hidden_channels, hidden_channels)]
+            [nn.Linear(channels * POOLED_CELLS**2, hidden_channels), nn.Linear(hidden_channels, hidden_channels)]
         )
         self.classes = nn.Linear(hidden_channels, num_classes + 1)
         self.deltas = nn.Linear(hidden_channels, 4 * num_classes)
@@ -98,7 +97,7 @@ class BoxHead(nn.Module):
         images: Tensor,  # [P]
     ) -> tuple[Tensor, Tensor]:
         """Return class logits ``[P, K + 1]``, background last, and changes ``[P, K, 4]``."""
-        return self.judge(pool_boxes(maps[:NUM_LEVELS], boxes, images, CELLS))
+        return self.judge(pool_boxes(maps[:POOLED_LEVELS], boxes, images, POOLED_CELLS))
 
     def judge(
         self,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sparse3d.decoding.box_deltas import BoxDeltas
 from sparse3d.decoding.image_boxes import DetectionFilter, ImageBoxes, ImageDetections
+from sparse3d.encoding.box_levels import POOLED_CELLS, POOLED_LEVELS
 from sparse3d.registry import MODELS
 
 from ..layers.attention import PackedAttention
@@ -28,9 +29,7 @@ from .box_pooling import pool_boxes
 from .detector_2d import Detector2D
 from .sparse_rcnn_loss import SparseRCNNLoss
 
-CELLS = 7  # of a box, along each side
 SAMPLES = 2  # of a cell, along each side
-NUM_LEVELS = 4  # that boxes are pooled from
 UNTRAINED_SCORE = 0.01
 LARGEST = 100000 / 16  # factor by which a side grows at most in one stage
 
@@ -77,7 +76,7 @@ class SparseRCNN(Detector2D):
         self, maps: Sequence[Tensor], sizes: Tensor, objects: ImageBoxes | None = None
     ) -> tuple[ImageDetections, dict[str, Tensor]]:
         """See ``Detector2D``."""
-        maps = [level.float() for level in maps[:NUM_LEVELS]]
+        maps = [level.float() for level in maps[:POOLED_LEVELS]]
         logits, boxes, features = self.refine(maps, self.start_boxes(sizes), self.proposal_features)
         losses = {} if objects is None else self.loss(logits, boxes, sizes, objects)
         return self._detect(logits[-1].detach(), boxes[-1].detach(), features.detach()), losses
@@ -162,7 +161,7 @@ class Stage(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return class logits ``[N, P, K]``, boxes ``[N, P, 4]`` and features ``[N, P, C]``."""
         images = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
-        cells = pool_boxes(maps, boxes.flatten(0, 1), images, CELLS, SAMPLES)
+        cells = pool_boxes(maps, boxes.flatten(0, 1), images, POOLED_CELLS, SAMPLES)
         return self.interact(cells, boxes, features)
 
     def interact(
@@ -193,7 +192,7 @@ class DynamicConv(nn.Module):
         self.hidden_channels = hidden_channels
         self.generator = nn.Linear(channels, 2 * channels * hidden_channels)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for width in (hidden_channels, channels, channels))
-        self.out_proj = nn.Linear(channels * CELLS**2, channels)
+        self.out_proj = nn.Linear(channels * POOLED_CELLS**2, channels)
 
     def forward(
         self,

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from sparse3d.checkpoints import sparse_rcnn as names
 from sparse3d.checkpoints.convert import Rules
 from sparse3d.decoding.image_boxes import ImageBoxes
-from sparse3d.encoding.box_levels import box_levels
+from sparse3d.encoding.box_levels import POOLED_CELLS, box_levels
 from sparse3d.models.images.box_pooling import pool_boxes
-from sparse3d.models.images.sparse_rcnn import CELLS, SAMPLES, DynamicConv, SparseRCNN, Stage
+from sparse3d.models.images.sparse_rcnn import SAMPLES, DynamicConv, SparseRCNN, Stage
 from sparse3d.models.images.sparse_rcnn_loss import SparseRCNNLoss
 
 from ..cases import Case
@@ -27,7 +27,7 @@ def _prepare(case: Case, module: nn.Module, rules: Rules) -> tuple[Comparison, d
 
 
 def _stage_options(config: dict[str, Any]) -> dict[str, Any]:
-    assert config["POOLER_RESOLUTION"] == CELLS and config["POOLER_SAMPLING_RATIO"] == SAMPLES
+    assert config["POOLER_RESOLUTION"] == POOLED_CELLS and config["POOLER_SAMPLING_RATIO"] == SAMPLES
     return dict(
         num_heads=config["NHEADS"],
         ffn_channels=config["DIM_FEEDFORWARD"],
@@ -67,7 +67,7 @@ def check_stage(case: Case) -> None:
     images = torch.arange(len(boxes)).repeat_interleave(boxes.shape[1])
     flat = boxes.detach().flatten(0, 1)
     comparison.output("roi_levels", box_levels(flat, len(maps)))
-    comparison.output("roi_features", pool_boxes(maps, flat, images, CELLS, SAMPLES))
+    comparison.output("roi_features", pool_boxes(maps, flat, images, POOLED_CELLS, SAMPLES))
     logits, changed, features = stage(maps, boxes, inputs["pro_features"].view(*boxes.shape[:2], -1))
     features = features.reshape(inputs["pro_features"].shape)
     _backward(comparison, inputs, {"class_logits": logits, "pred_bboxes": changed, "obj_features": features})
