@@ -23,7 +23,8 @@ FLOAT = 1  # onnx.TensorProto.FLOAT
 QUANTISED = ("Conv", "ConvTranspose", "Gemm")
 DECIDING = "scores."  # prefix of weights
 LEVELS = 127  # of a magnitude
-BINS, CLIPS = 8192, np.linspace(0.02, 1, 99)  # of histograms; thresholds tried, as parts of the largest magnitude
+EXPONENTS, BINS = (-24.0, 24.0), 48 * 128  # of histograms of log2, whose bins are half a percent wide
+CLIPS = np.linspace(0.02, 1, 99)  # thresholds tried, as parts of the largest magnitude
 OPTIONS = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
@@ -80,28 +81,37 @@ def measure(model: Any, tensors: list[str], feeds: list[dict[str, np.ndarray]]) 
     import onnx
     from onnxruntime import InferenceSession
 
+    if not tensors:
+        return {}
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
     own = {each.name for each in model.graph.output}
     observed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in tensors if name not in own)
     session = InferenceSession(observed.SerializeToString(), providers=["CPUExecutionProvider"])
-    seen: dict[str, list[np.ndarray]] = {name: [] for name in tensors}
+    seen = {name: np.zeros(BINS) for name in tensors}  # histograms, as the values of all scans are gigabytes
     for feed in feeds:
         for name, values in zip(tensors, session.run(tensors, feed), strict=True):
-            seen[name].append(np.abs(values[values != 0]))
-    return {name: clipping_limit(np.concatenate(values)) for name, values in seen.items()}
+            seen[name] += histogram(values)
+    return {name: clipping_limit(counts) for name, counts in seen.items()}
 
 
-def clipping_limit(magnitudes: np.ndarray) -> float:
+def histogram(values: np.ndarray) -> np.ndarray:
+    """Return how many values have which magnitude ``[BINS]``, zeros left out."""
+    exponents = np.log2(np.abs(values[values != 0])).clip(*EXPONENTS)
+    return np.histogram(exponents, BINS, EXPONENTS)[0]
+
+
+def clipping_limit(counts: np.ndarray) -> float:
     """Return the magnitude where clipping and rounding together have the least squared error; 1 where there is none.
 
     Args:
-        magnitudes: ``[N]``, greater than zero.
+        counts: ``[BINS]``, by ``histogram``.
     """
-    if not len(magnitudes):
+    if not counts.any():
         return 1.0
-    counts, edges = np.histogram(magnitudes, BINS, (0, magnitudes.max()))
-    middles, limits = (edges[1:] + edges[:-1]) / 2, CLIPS * magnitudes.max()
+    low, high = EXPONENTS
+    middles = 2.0 ** (low + (high - low) * (np.arange(BINS) + 0.5) / BINS)
+    limits = CLIPS * middles[counts.nonzero()[0][-1]]
     excess = np.clip(middles[None] - limits[:, None], 0, None)  # of each bin beyond each limit
     steps = (limits / LEVELS)[:, None] * (excess == 0)
     return float(limits[((excess**2 + steps**2 / 12) @ counts).argmin()])
