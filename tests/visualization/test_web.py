@@ -200,8 +200,9 @@ def test_the_page_draws_in_a_browser(path: Path, tmp_path: Path) -> None:
     <script>
     const texts = (...names) => names.map((name) => element(name).textContent);
     const seen = texts("facts", "pred-count", "gt-count"), gl = renderer.gl;
-    const height = gl.drawingBufferHeight, width = gl.drawingBufferWidth, pixels = new Uint8Array(4 * width * height);
+    // Drawing gives the canvas its size, which the page itself may not have done yet.
     renderer.draw(orbit.matrix(renderer.aspect), { mode: "height", size: 0.1, heights: scene.heights });
+    const height = gl.drawingBufferHeight, width = gl.drawingBufferWidth, pixels = new Uint8Array(4 * width * height);
     gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
     const bright = pixels.filter((value, place) => place % 4 === 0 && value > 60).length > 100;
     const green = () => {
